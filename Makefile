@@ -1,0 +1,71 @@
+# Every target states what it does; `make` lists them.
+PREFIX ?= /usr/local
+TIME ?= 60
+N ?= 20
+# deps looks at what is installed and adds what is missing; DEPS=skip leaves the machine alone.
+DEPS ?= check
+export DEPS
+
+.DEFAULT_GOAL := help
+.PHONY: help run test build bench format install asan tsan fuzz coverage night flake clean deps
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## build, then measure every transport that is present: evpl perf --all
+	build/release/bin/evpl perf --all
+
+test: ## build with debug checks and run all tests
+	@scripts/deps.sh build test
+	@scripts/build.sh dev
+	@scripts/test.sh dev
+
+build: ## optimised build, the command is build/release/bin/evpl
+	@scripts/deps.sh build
+	@scripts/build.sh release
+
+bench: ## build and run the benchmarks, JSON in build/release/bench-results
+	@scripts/deps.sh build bench
+	@scripts/build.sh release -DEVPL_BENCH=ON
+	@scripts/bench.sh
+
+format: ## format all C++ sources (CHECK=1: only report)
+	@scripts/deps.sh format
+	@scripts/format.sh
+
+install: build ## install the optimised build: PREFIX=/usr/local
+	cmake --install build/release --prefix "$(PREFIX)"
+
+asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@scripts/deps.sh build test
+	@scripts/build.sh asan-ubsan
+	@scripts/test.sh asan-ubsan
+
+tsan: ## all tests under ThreadSanitizer
+	@scripts/deps.sh build test
+	@scripts/build.sh tsan
+	@scripts/test.sh tsan
+
+fuzz: ## run each fuzz target: TIME=60 seconds each
+	@scripts/deps.sh build fuzz
+	@scripts/build.sh fuzz
+	@scripts/fuzz.sh "$(TIME)"
+
+coverage: ## which lines the tests execute, report in build/coverage/report
+	@scripts/deps.sh build test coverage
+	@scripts/build.sh coverage
+	@scripts/coverage.sh
+
+night: ## everything that takes long, one after the other, with a table at the end
+	@scripts/night.sh
+
+flake: ## run all tests N=20 times in random order and name those that do not always pass
+	@scripts/deps.sh build test
+	@scripts/build.sh dev
+	@scripts/flake.sh "$(N)"
+
+clean: ## remove build/
+	rm -rf build
+
+deps: ## install what build and tests need: WANT="build test bench format fuzz coverage"
+	@scripts/deps.sh $(or $(WANT),build test)

@@ -1,0 +1,91 @@
+"""The matrix: what is run, against whom, and which bars the library has to clear."""
+from dataclasses import dataclass, field
+
+CPU, RATE, MB, P50 = "server_cpu_us_per_request", "requests_per_s", "mb_per_s", "p50_us"
+HIGHER_IS_BETTER = {RATE, MB}
+
+# Worst ratio evpl/floor that passes. For costs (CPU, latency) it is an upper bound, else a lower one.
+ECHO_BARS = {CPU: 1 / 0.96, RATE: 0.95, P50: 1 / 0.95}
+STREAM_BARS = {CPU: 1 / 0.96, MB: 0.95}
+CONNECT_BARS = {CPU: 1 / 0.93, RATE: 0.93}
+UDP_BARS = {CPU: 1 / 0.96, RATE: 0.96}
+
+
+@dataclass(frozen=True)
+class Server:
+    """One row of a cell: a program and how it waits."""
+    name: str
+    program: str            # epoll_echo, udp_echo, uv_echo, asio_echo or evpl
+    arguments: tuple = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    name: str
+    wait: str               # sleep, spin, or mixed
+    load: tuple             # mode and options of the load generator
+    servers: tuple
+    bars: dict = field(default_factory=dict)
+    shown: tuple = (RATE, P50, "p99_us", CPU, "server_cpu_percent")
+    udp: bool = False
+    seconds: float = 0      # at least this long per run
+    rounds: int = 0         # instead of --rounds
+
+
+def tcp_servers(wait):
+    spin = ("--spin",) if wait == "spin" else ()
+    evpl = ([Server("evpl", "evpl", ("--mode", "poll"))] if wait == "spin" else
+            [Server("evpl", "evpl", ("--mode", "event")), Server("evpl-hybrid", "evpl", ("--mode", "hybrid"))])
+    return (Server("floor-A", "epoll_echo", spin), *evpl, Server("floor-B", "epoll_echo", spin),
+            Server("libuv", "uv_echo", spin), Server("asio", "asio_echo", spin))
+
+
+def udp_servers(wait, gso):
+    floor = (("--spin",) if wait == "spin" else ()) + (("--gso",) if gso else ())
+    evpl = ([Server("evpl", "evpl", ("--mode", "poll"))] if wait == "spin" else
+            [Server("evpl", "evpl", ("--mode", "event")), Server("evpl-hybrid", "evpl", ("--mode", "hybrid"))])
+    return (Server("floor-A", "udp_echo", floor), *evpl, Server("floor-B", "udp_echo", floor))
+
+
+GAP_SERVERS = (Server("floor-sleep", "epoll_echo"), Server("evpl-event", "evpl", ("--mode", "event")),
+               Server("evpl-hybrid", "evpl", ("--mode", "hybrid")), Server("evpl-poll", "evpl", ("--mode", "poll")),
+               Server("floor-spin", "epoll_echo", ("--spin",)))
+
+
+def echo(name, wait, connections, size, depth=1):
+    load = ("closed", "--connections", connections, "--size", size, "--depth", depth)
+    return Cell(name, wait, load, tcp_servers(wait), ECHO_BARS)
+
+
+def udp(name, wait, size, gso):
+    load = ("udp", "--size", size, "--depth", 64) + (("--gso",) if gso else ())
+    return Cell(name, wait, load, udp_servers(wait, gso), UDP_BARS, udp=True, shown=(RATE, MB, P50, CPU, "server_cpu_percent", "lost"))
+
+
+def hold(name, connections, seconds, shown):
+    return Cell(name, "sleep", ("hold", "--connections", connections), tcp_servers("sleep"), {}, shown, seconds=seconds, rounds=3)
+
+
+def all_cells():
+    cells = []
+    for wait in ("sleep", "spin"):
+        cells += [
+            echo("echo-1x64", wait, 1, 64),
+            echo("echo-64x64", wait, 64, 64),
+            echo("echo-1000x64", wait, 1000, 64),
+            echo("echo-64x64-depth16", wait, 64, 64, 16),
+            echo("echo-64x4096", wait, 64, 4096),
+            Cell("stream-8x262144", wait, ("stream", "--connections", 8, "--size", 262144), tcp_servers(wait), STREAM_BARS,
+                 (MB, CPU, "server_cpu_percent")),
+            Cell("connect", wait, ("connect", "--connections", 16), tcp_servers(wait), CONNECT_BARS),
+            udp("udp-64", wait, 64, False),
+            udp("udp-1400", wait, 1400, False),
+            udp("udp-64-gso", wait, 64, True),
+            udp("udp-1400-gso", wait, 1400, True),
+        ]
+    for gap_us in (20, 200, 2000, 20000):
+        cells.append(Cell(f"hybrid-gaps-{gap_us}us", "mixed", ("open", "--gap-us", gap_us), GAP_SERVERS, {},
+                          (P50, "p99_us", "server_cpu_percent", CPU), seconds=gap_us * 200 / 1e6, rounds=3))
+    cells.append(hold("idle-1000", 1000, 10, ("server_cpu_percent", "server_voluntary_switches")))
+    cells.append(hold("memory-5000", 5000, 0.5, ("private_bytes_per_connection", "rss_bytes_per_connection")))
+    return cells

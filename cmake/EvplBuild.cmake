@@ -1,0 +1,75 @@
+# How everything here is compiled: warnings, sanitizers, coverage, link-time optimisation.
+
+if(PROJECT_IS_TOP_LEVEL)
+  if(NOT CMAKE_BUILD_TYPE)
+    set(CMAKE_BUILD_TYPE Release)
+  endif()
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+  find_program(EVPL_CCACHE ccache)
+  if(EVPL_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+    set(CMAKE_C_COMPILER_LAUNCHER ${EVPL_CCACHE})
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${EVPL_CCACHE})
+  endif()
+endif()
+
+set(evpl_gcc FALSE)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  set(evpl_gcc TRUE)
+endif()
+
+# -Wconversion and -Wsign-conversion are left out: on this code they find casts, not mistakes.
+# Option structs are filled by name and kernel structs in part, hence -Wno-missing-field-initializers.
+set(evpl_warnings
+  -Wall -Wextra -Wpedantic -Wshadow -Wundef -Wformat=2 -Wno-format-nonliteral -Wcast-align -Wvla -Wwrite-strings
+  -Wno-missing-field-initializers)
+set(evpl_cxx_warnings -Woverloaded-virtual -Wextra-semi)
+if(evpl_gcc)
+  list(APPEND evpl_warnings -Wduplicated-cond)
+endif()
+if(EVPL_WERROR)
+  list(APPEND evpl_warnings -Werror)
+  if(evpl_gcc)
+    # These depend on what the optimiser happens to see; GCC 12 reports correct code. They stay visible, without
+    # stopping the build. -Wtsan says that a fence is invisible to ThreadSanitizer: true, and not a defect.
+    foreach(name maybe-uninitialized restrict stringop-overflow stringop-overread array-bounds dangling-pointer
+                 free-nonheap-object tsan)
+      list(APPEND evpl_warnings -Wno-error=${name})
+    endforeach()
+  endif()
+endif()
+
+if(EVPL_SANITIZE)
+  add_compile_options(-fsanitize=${EVPL_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${EVPL_SANITIZE})
+  if(EVPL_SANITIZE MATCHES "undefined")
+    add_compile_options(-fno-sanitize-recover=undefined)
+  endif()
+endif()
+
+if(EVPL_COVERAGE)
+  add_compile_options(--coverage)
+  add_link_options(--coverage)
+  if(evpl_gcc)
+    add_compile_options(-fprofile-update=atomic)
+  endif()
+endif()
+
+if(EVPL_LTO)
+  include(CheckIPOSupported)
+  check_ipo_supported(RESULT evpl_lto OUTPUT why LANGUAGES CXX)
+  if(NOT evpl_lto)
+    message(WARNING "link-time optimisation is not available: ${why}")
+  elseif(evpl_gcc)
+    # Fat objects: the installed static library has to serve linkers that do not read GCC's own format.
+    set(CMAKE_CXX_COMPILE_OPTIONS_IPO -flto=auto -ffat-lto-objects)
+  endif()
+else()
+  set(evpl_lto OFF)
+endif()
+
+# What each of our own C++ targets gets.
+function(evpl_compile_like_us target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF INTERPROCEDURAL_OPTIMIZATION ${evpl_lto})
+  target_compile_options(${target} PRIVATE ${evpl_warnings} "$<$<COMPILE_LANGUAGE:CXX>:${evpl_cxx_warnings}>")
+endfunction()

@@ -1,0 +1,23 @@
+# tests/fuzz/<name>_fuzz.cpp: a libFuzzer program where EVPL_FUZZ is on; elsewhere a program that replays
+# tests/fuzz/corpus/<name>/ with the tests.
+
+file(GLOB fuzz_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/*_fuzz.cpp)
+if(EVPL_FUZZ AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  message(FATAL_ERROR "EVPL_FUZZ needs clang, this is ${CMAKE_CXX_COMPILER_ID}")
+endif()
+foreach(source IN LISTS fuzz_sources)
+  cmake_path(GET source STEM program)
+  string(REGEX REPLACE "_fuzz$" "" name ${program})
+  add_executable(${program} ${source})
+  evpl_compile_like_us(${program})
+  set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fuzz)
+  target_include_directories(${program} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
+  target_link_libraries(${program} PRIVATE evpl_static fmt::fmt-header-only Threads::Threads)
+  if(EVPL_FUZZ)
+    target_link_options(${program} PRIVATE -fsanitize=fuzzer)
+  else()
+    target_sources(${program} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/replay_main.cpp)
+    evpl_add_script_test(fuzz/${name} TIMEOUT 60 LABELS fuzz
+      COMMAND ${program} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+  endif()
+endforeach()

@@ -1,0 +1,54 @@
+# The library: every source is compiled once, position independent, and goes into both evpl (shared) and evpl_static.
+
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+set(evpl_private_libraries Threads::Threads ${CMAKE_DL_LIBS})
+set(evpl_private_packages "")
+if(EVPL_WITH_CARES)
+  find_package(PkgConfig REQUIRED)
+  pkg_check_modules(CARES REQUIRED libcares)
+  # By name: the exported targets must not hold this machine's paths.
+  list(APPEND evpl_private_libraries ${CARES_LIBRARIES})
+  link_directories(${CARES_LIBRARY_DIRS})
+  set(evpl_private_packages libcares)
+endif()
+
+file(GLOB_RECURSE evpl_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/*.cpp)
+file(GLOB evpl_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/evpl/*.hpp ${PROJECT_SOURCE_DIR}/include/evpl/*.h)
+if(NOT evpl_sources)
+  message(FATAL_ERROR "no sources below ${PROJECT_SOURCE_DIR}/src")
+endif()
+
+# Symbols are hidden, except what the public headers declare between `#pragma GCC visibility` push and pop.
+add_library(evpl_objects OBJECT ${evpl_sources})
+evpl_compile_like_us(evpl_objects)
+set_target_properties(evpl_objects PROPERTIES POSITION_INDEPENDENT_CODE ON VISIBILITY_INLINES_HIDDEN ON CXX_VISIBILITY_PRESET hidden)
+target_compile_definitions(evpl_objects PRIVATE
+  EVPL_VERSION_STRING="${PROJECT_VERSION}" $<$<BOOL:${EVPL_WITH_CARES}>:EVPL_WITH_CARES=1>)
+target_include_directories(evpl_objects PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+target_include_directories(evpl_objects SYSTEM PRIVATE ${CARES_INCLUDE_DIRS})
+# fmt is compiled in: users neither see it nor need it.
+target_link_libraries(evpl_objects PRIVATE fmt::fmt-header-only Threads::Threads)
+
+add_library(evpl SHARED $<TARGET_OBJECTS:evpl_objects>)
+add_library(evpl_static STATIC $<TARGET_OBJECTS:evpl_objects>)
+add_library(evpl::evpl ALIAS evpl)
+add_library(evpl::evpl_static ALIAS evpl_static)
+set_target_properties(evpl PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
+set_target_properties(evpl_static PROPERTIES OUTPUT_NAME evpl)
+if(NOT EVPL_SANITIZE)
+  target_link_options(evpl PRIVATE LINKER:--no-undefined)
+endif()
+
+foreach(library evpl evpl_static)
+  target_compile_features(${library} PUBLIC cxx_std_20)
+  set_target_properties(${library} PROPERTIES LINKER_LANGUAGE CXX INTERPROCEDURAL_OPTIMIZATION ${evpl_lto})
+  target_include_directories(${library} INTERFACE
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
+  target_link_libraries(${library} PRIVATE ${evpl_private_libraries})
+endforeach()
+if(EVPL_DEBUG)
+  target_compile_definitions(evpl_objects PRIVATE EVPL_DEBUG=1)
+  target_compile_definitions(evpl INTERFACE EVPL_DEBUG=1)
+  target_compile_definitions(evpl_static INTERFACE EVPL_DEBUG=1)
+endif()

@@ -1,0 +1,141 @@
+# Tests. Each folder of tests/ becomes one GoogleTest program, run as a few shards: one ctest entry per test case would
+# cost a process each. scripts/test.sh adds up what the shards report.
+
+find_package(GTest REQUIRED)
+find_package(rapidcheck REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(SECCOMP QUIET IMPORTED_TARGET libseccomp)
+
+set(evpl_test_results ${PROJECT_BINARY_DIR}/test-results)
+
+function(evpl_set_timeout test seconds)
+  math(EXPR limit "${seconds} * ${EVPL_TIMEOUT_FACTOR}")
+  set_tests_properties(${test} PROPERTIES TIMEOUT ${limit})
+endfunction()
+
+# evpl_add_tests(<program> SHARDS <n> TIMEOUT <seconds per shard> [SERIAL])
+# Tests that disturb their neighbours (limits of the process, load) are SERIAL.
+function(evpl_add_tests program)
+  cmake_parse_arguments(arg "SERIAL" "SHARDS;TIMEOUT" "" ${ARGN})
+  math(EXPR last "${arg_SHARDS} - 1")
+  foreach(shard RANGE ${last})
+    set(test ${program}.${shard})
+    add_test(NAME ${test} COMMAND ${program} --gtest_output=xml:${evpl_test_results}/${test}.xml
+             WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(${test} PROPERTIES LABELS ${program}
+      ENVIRONMENT "GTEST_TOTAL_SHARDS=${arg_SHARDS};GTEST_SHARD_INDEX=${shard};EVPL_COMMAND=${PROJECT_BINARY_DIR}/bin/evpl")
+    evpl_set_timeout(${test} ${arg_TIMEOUT})
+    if(arg_SERIAL)
+      set_tests_properties(${test} PROPERTIES RUN_SERIAL ON)
+    endif()
+  endforeach()
+endfunction()
+
+# What several test programs share.
+file(GLOB_RECURSE support_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/*.cpp)
+add_library(evpl_test_support INTERFACE)
+# The tests know the inside: src/ is on their path.
+target_include_directories(evpl_test_support INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
+target_link_libraries(evpl_test_support INTERFACE evpl_static GTest::gmock GTest::gtest rapidcheck rapidcheck_gtest
+  nlohmann_json::nlohmann_json fmt::fmt-header-only Threads::Threads ${CMAKE_DL_LIBS})
+target_compile_definitions(evpl_test_support INTERFACE $<$<BOOL:${EVPL_WITH_CARES}>:EVPL_WITH_CARES=1>)
+if(SECCOMP_FOUND)
+  target_link_libraries(evpl_test_support INTERFACE PkgConfig::SECCOMP)
+  target_compile_definitions(evpl_test_support INTERFACE EVPL_TEST_SECCOMP=1)
+endif()
+if(support_sources)
+  add_library(evpl_test_support_objects OBJECT ${support_sources})
+  evpl_compile_like_us(evpl_test_support_objects)
+  target_link_libraries(evpl_test_support_objects PRIVATE evpl_test_support)
+endif()
+
+# evpl_test_program(<folder> <arguments of evpl_add_tests>): tests/<folder>/**.cpp -> <folder>_tests
+function(evpl_test_program folder)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/${folder}/*.cpp)
+  if(NOT sources)
+    return()
+  endif()
+  set(program ${folder}_tests)
+  add_executable(${program} ${sources})
+  evpl_compile_like_us(${program})
+  set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  if(TARGET evpl_test_support_objects)
+    target_link_libraries(${program} PRIVATE evpl_test_support_objects)
+  endif()
+  # gtest_main last: a main() of the folder's own wins.
+  target_link_libraries(${program} PRIVATE evpl_test_support GTest::gtest_main)
+  if(TARGET evpl-command)
+    add_dependencies(${program} evpl-command)
+  endif()
+  evpl_add_tests(${program} ${ARGN})
+endfunction()
+
+evpl_test_program(unit SHARDS 4 TIMEOUT 120)
+evpl_test_program(conformance SHARDS 4 TIMEOUT 180)
+evpl_test_program(sim SHARDS 4 TIMEOUT 180)
+evpl_test_program(fault SHARDS 2 TIMEOUT 180 SERIAL)
+
+# tests/<folder>/*_test.{py,sh} run as they are. Exit code 77 and a line "SKIP: <reason>" mean: not possible here.
+function(evpl_add_script_test test)
+  cmake_parse_arguments(arg "SERIAL" "TIMEOUT" "COMMAND;LABELS" ${ARGN})
+  add_test(NAME ${test} COMMAND ${arg_COMMAND} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${test} PROPERTIES SKIP_RETURN_CODE 77 LABELS "${arg_LABELS}" ENVIRONMENT
+    "EVPL_COMMAND=${PROJECT_BINARY_DIR}/bin/evpl;EVPL_BUILD=${PROJECT_BINARY_DIR};EVPL_SANITIZE=${EVPL_SANITIZE}")
+  evpl_set_timeout(${test} ${arg_TIMEOUT})
+  if(arg_SERIAL)
+    set_tests_properties(${test} PROPERTIES RUN_SERIAL ON)
+  endif()
+endfunction()
+
+file(GLOB script_tests CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests
+  ${PROJECT_SOURCE_DIR}/tests/*/*_test.py ${PROJECT_SOURCE_DIR}/tests/*/*_test.sh)
+foreach(script IN LISTS script_tests)
+  cmake_path(GET script PARENT_PATH folder)
+  cmake_path(GET script STEM name)
+  set(interpreter bash)
+  if(script MATCHES "\\.py$")
+    set(interpreter ${Python3_EXECUTABLE})
+  endif()
+  evpl_add_script_test(${folder}/${name} TIMEOUT 120 LABELS ${folder} SERIAL
+    COMMAND ${interpreter} ${PROJECT_SOURCE_DIR}/tests/${script})
+endforeach()
+
+# Every public header compiles alone, and twice; evpl.h as C as well.
+set(header_checks "")
+foreach(header IN LISTS evpl_headers)
+  cmake_path(GET header FILENAME name)
+  cmake_path(GET header EXTENSION extension)
+  set(languages cpp)
+  if(extension STREQUAL ".h")
+    list(APPEND languages c)
+  endif()
+  foreach(language IN LISTS languages)
+    set(check ${PROJECT_BINARY_DIR}/header-checks/${name}.${language})
+    file(CONFIGURE OUTPUT ${check} @ONLY CONTENT "#include <evpl/@name@>\n#include <evpl/@name@>\n")
+    list(APPEND header_checks ${check})
+  endforeach()
+endforeach()
+if(header_checks)
+  add_library(header_checks OBJECT ${header_checks})
+  evpl_compile_like_us(header_checks)
+  set_target_properties(header_checks PROPERTIES C_STANDARD 11 C_EXTENSIONS OFF)
+  target_include_directories(header_checks PRIVATE ${PROJECT_SOURCE_DIR}/include)
+endif()
+
+evpl_add_script_test(includes TIMEOUT 60 LABELS style
+  COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/check_includes.py ${PROJECT_SOURCE_DIR})
+evpl_add_script_test(includes_self_test TIMEOUT 60 LABELS style
+  COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/check_includes.py --self-test)
+evpl_add_script_test(summary_self_test TIMEOUT 60 LABELS style
+  COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/summarise_tests.py --self-test)
+
+# A consumer of the installed library would need the same sanitizers: once, without, is enough.
+if(EVPL_INSTALL AND NOT EVPL_SANITIZE AND NOT EVPL_COVERAGE)
+  foreach(way find_package pkg_config pkg_config_static add_subdirectory)
+    evpl_add_script_test(install/${way} TIMEOUT 600 LABELS install SERIAL
+      COMMAND bash ${PROJECT_SOURCE_DIR}/tests/install/consume.sh ${way} ${PROJECT_BINARY_DIR}
+              ${CMAKE_CXX_COMPILER} ${PROJECT_VERSION})
+  endforeach()
+endif()

@@ -1,0 +1,13 @@
+# The command `evpl`, linked with the static library so that it runs from anywhere.
+
+file(GLOB evpl_tool_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tools/evpl/*.cpp)
+if(evpl_tool_sources)
+  find_package(CLI11 REQUIRED)
+  find_package(nlohmann_json REQUIRED)
+  add_executable(evpl-command ${evpl_tool_sources})
+  evpl_compile_like_us(evpl-command)
+  set_target_properties(evpl-command PROPERTIES OUTPUT_NAME evpl RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+  target_include_directories(evpl-command PRIVATE ${PROJECT_SOURCE_DIR}/tools/evpl)
+  target_link_libraries(evpl-command PRIVATE
+    evpl_static CLI11::CLI11 nlohmann_json::nlohmann_json fmt::fmt-header-only Threads::Threads)
+endif()

@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include "evpl/check.hpp"
+
+#pragma GCC visibility push(default)
+namespace evpl {
+
+class Parcel;
+
+namespace detail {
+/// The descriptor of one block of memory. Not part of the promises; here only so that moves and shares are inline.
+struct Block {
+    std::byte* data;         ///< first byte of the block
+    std::uint32_t refs;      ///< plain count: a block is counted by one loop only
+    std::uint32_t kind;      ///< who takes it back, see memory/block.hpp
+    void* owner;             ///< slab, origin block or wrapper, by kind
+    Block* next;             ///< free and return lists
+};
+/// The last reference is gone. Out of line: the cold half of ~Buffer.
+void release_block(Block* block) noexcept;
+}  // namespace detail
+
+/// A slice of a registered slab: pointer, length, and one reference on its block.
+/// Moving is free. A Buffer never leaves its loop's thread; pack() makes a Parcel that may.
+/// Made by Loop::allocate, Loop::copy, Loop::wrap, or received.
+class Buffer {
+public:
+    Buffer() noexcept = default;
+    Buffer(Buffer&& other) noexcept
+        : data_(other.data_), block_(std::exchange(other.block_, nullptr)), size_(std::exchange(other.size_, 0)),
+          flags_(std::exchange(other.flags_, 0)) {}
+    Buffer& operator=(Buffer&& other) noexcept {
+        if (this != &other) {
+            reset();
+            data_ = other.data_;
+            block_ = std::exchange(other.block_, nullptr);
+            size_ = std::exchange(other.size_, 0);
+            flags_ = std::exchange(other.flags_, 0);
+        }
+        return *this;
+    }
+    ~Buffer() { reset(); }
+
+    std::byte* data() const noexcept { return data_; }
+    std::uint32_t size() const noexcept { return size_; }
+    bool empty() const noexcept { return size_ == 0; }
+    std::span<std::byte> bytes() const noexcept { return {data_, size_}; }
+    explicit operator bool() const noexcept { return block_ != nullptr; }
+
+    /// Another reference to bytes [offset, offset + size_bytes) of this slice.
+    /// Errors: none; a range outside the slice is misuse and stops the program.
+    /// Thread: owning loop. Cost: one plain increment.
+    [[nodiscard]] Buffer share(std::uint32_t offset, std::uint32_t size_bytes) const {
+        EVPL_CHECK(offset <= size_ && size_bytes <= size_ - offset, "slice out of range", offset, size_bytes);
+        if (block_ != nullptr) ++block_->refs;
+        return Buffer(block_, data_ + offset, size_bytes);
+    }
+    [[nodiscard]] Buffer share() const { return share(0, size_); }
+
+    /// Drops `n` bytes at the front, or keeps only the first `n`. Out of range stops the program. Cost: none.
+    void drop_front(std::uint32_t n) {
+        EVPL_CHECK(n <= size_, "drop_front past the end of a slice", n, size_);
+        data_ += n;
+        size_ -= n;
+    }
+    void truncate(std::uint32_t n) {
+        EVPL_CHECK(n <= size_, "truncate beyond the end of a slice", n, size_);
+        size_ = n;
+    }
+
+    /// Makes a Parcel, which any thread may carry, open or drop. Leaves this Buffer empty.
+    /// Thread: owning loop. Cost: a descriptor from the loop's pool; no copy. An empty Parcel means out of memory
+    /// (the Buffer is unchanged then) or an empty Buffer.
+    [[nodiscard]] Parcel pack() &&;
+
+    /// Gives the reference back now.
+    void reset() noexcept {
+        if (block_ != nullptr && --block_->refs == 0) detail::release_block(block_);
+        block_ = nullptr;
+        size_ = 0;
+        flags_ = 0;
+    }
+
+private:
+    friend struct BufferAccess;  // memory/block.hpp: the library's own constructor
+    Buffer(detail::Block* block, std::byte* data, std::uint32_t size) noexcept : data_(data), block_(block), size_(size) {}
+
+    std::byte* data_ = nullptr;
+    detail::Block* block_ = nullptr;
+    std::uint32_t size_ = 0;
+    std::uint32_t flags_ = 0;  // marks the last slice of a message inside the library's queues
+};
+static_assert(sizeof(Buffer) == 24);  // four fit in a Chain without a heap block
+
+}  // namespace evpl
+#pragma GCC visibility pop

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+
+#pragma GCC visibility push(default)
+namespace evpl {
+
+/// Counters since the loop, listener or connection was made. Plain numbers, one writer; read them on the loop's thread.
+struct LoopMetrics {
+    std::uint64_t turns = 0;
+    std::uint64_t empty_polls = 0;       ///< turns that found nothing to do
+    std::uint64_t sleeps = 0;            ///< waits in the kernel
+    std::uint64_t busy_ns = 0;           ///< time in turns that did something; excludes empty polling and sleep
+    std::uint64_t doorbell_writes = 0;   ///< system calls that woke another loop
+    std::uint64_t posts_run = 0;
+    std::uint64_t timers_fired = 0;
+    std::uint64_t received_bytes = 0;
+    std::uint64_t sent_bytes = 0;
+    std::uint64_t received_messages = 0; ///< deliveries: reads, messages or datagrams
+    std::uint64_t flushes = 0;
+    std::uint64_t accepted = 0;
+    std::uint64_t closed = 0;
+    std::uint64_t connections_open = 0;
+    std::uint64_t accept_pauses = 0;     ///< out of descriptors or memory: accepting waited
+    std::uint64_t stalls = 0;            ///< turns longer than LoopOptions::stall
+    std::uint64_t longest_turn_ns = 0;
+    std::uint64_t compacted_bytes = 0;   ///< copied so that a small slice does not pin a large block
+    std::uint64_t buffers_out = 0;       ///< blocks in use
+    std::uint64_t slab_bytes = 0;        ///< memory held by this loop
+};
+
+struct ListenerMetrics {
+    std::uint64_t accepted = 0;
+    std::uint64_t refused = 0;       ///< by the factory or for lack of memory
+    std::uint64_t open = 0;
+    std::uint64_t accept_pauses = 0;
+};
+
+struct ConnectionMetrics {
+    std::uint64_t received_bytes = 0;
+    std::uint64_t sent_bytes = 0;    ///< given to the system or device
+    std::uint64_t queued_bytes = 0;
+    std::uint64_t unread_bytes = 0;
+    std::uint64_t pinned_bytes = 0;  ///< of the blocks that unread bytes hold
+    std::uint64_t receive_pauses = 0;
+    std::uint64_t send_pauses = 0;
+};
+
+struct DatagramMetrics {
+    std::uint64_t received_packets = 0;
+    std::uint64_t received_bytes = 0;
+    std::uint64_t sent_packets = 0;
+    std::uint64_t sent_bytes = 0;
+    std::uint64_t dropped_packets = 0;    ///< refused at the hard limit, or unread beyond the receive limit
+    std::uint64_t truncated_packets = 0;
+    std::uint64_t send_errors = 0;
+};
+
+}  // namespace evpl
+#pragma GCC visibility pop

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+
+#include "evpl/buffer.hpp"
+#include "evpl/error.hpp"
+
+#pragma GCC visibility push(default)
+namespace evpl {
+
+/// Memory that a peer exposed: plain, may be sent in a message. Valid for the connection it was made for.
+struct RemoteRegion {
+    std::uint64_t address = 0;
+    std::uint64_t key = 0;
+    std::uint64_t size_bytes = 0;
+};
+
+/// What a peer may do with exposed memory.
+enum class Access : std::uint8_t { read = 1, write = 2, read_write = 3 };
+
+/// Names one remote operation of a connection.
+struct OperationId {
+    std::uint64_t value = 0;
+    friend bool operator==(OperationId, OperationId) noexcept = default;
+};
+
+/// How a remote operation ended; `error.ok()` is success. The buffer comes back: filled after a read.
+struct Completion {
+    OperationId id;
+    Error error;
+    Buffer buffer;
+};
+
+}  // namespace evpl
+#pragma GCC visibility pop

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# build.sh PRESET [CMAKE-ARGUMENT...]: configures and builds one preset in build/PRESET.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+preset=$1
+shift
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! cmake --preset "$preset" "$@" >"$log" 2>&1; then
+    cat "$log" >&2
+    exit 1
+fi
+grep -A3 'CMake Warning' "$log" >&2 || true
+nice cmake --build --preset "$preset"

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Runs the tests of build/coverage and reports the executed lines of the library.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+find build/coverage -name '*.gcda' -delete
+scripts/test.sh coverage && code=0 || code=$?
+mkdir -p build/coverage/report
+gcovr --root . --filter 'src/' --filter 'include/' --exclude-throw-branches --print-summary \
+    --html-details build/coverage/report/index.html --json-summary build/coverage/report/summary.json \
+    --txt build/coverage/report/lines.txt build/coverage
+echo "coverage: build/coverage/report/index.html"
+exit "$code"

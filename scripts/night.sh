@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# What is too long for every change: all tests plain, under the sanitizers and many times over, long fuzzing, coverage,
+# benchmarks. A failing step does not stop the others. TIME: seconds per fuzz target; N: rounds of flake.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+mkdir -p build/night
+rows=()
+code=0
+step() {
+    local name=$1 began=$SECONDS verdict=passed
+    shift
+    echo "== $name (log: build/night/$name.log)"
+    if ! "$@" >"build/night/$name.log" 2>&1 </dev/null; then
+        verdict=FAILED
+        code=1
+        tail -n 30 "build/night/$name.log"
+    fi
+    rows+=("$(printf '%-10s %-7s %5d s' "$name" "$verdict" $((SECONDS - began)))")
+}
+step test make test
+step asan make asan
+step tsan make tsan
+step fuzz make fuzz TIME="${TIME:-600}"
+step flake make flake N="${N:-50}"
+step coverage make coverage
+step bench make bench
+printf '%s\n' "" "${rows[@]}"
+exit "$code"

@@ -1,0 +1,437 @@
+// The public calls of a connection.
+#include "evpl/connection.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/clock.hpp"
+#include "core/connection_state.hpp"
+#include "core/connector.hpp"
+
+namespace evpl {
+
+using core::ConnectionState;
+using core::state_of;
+using Phase = ConnectionState::Phase;
+
+namespace core {
+namespace {
+/// A send of this much does not wait for the end of the turn: the bytes are in the cache now.
+constexpr std::size_t early_flush_bytes = 256u << 10;
+}  // namespace
+
+// -- receive ---------------------------------------------------------------------------------------------------
+
+void ConnectionState::set_pause(bool pause) noexcept {
+    if (receive_paused == pause || link == nullptr || !link->caps->receive_pause) return;
+    receive_paused = pause;
+    if (link_closed) return;
+    if (pause) {
+        ++receive_pauses;
+        link->port->pause(*link);
+    } else {
+        link->port->resume(*link);
+        last_received_ns = core.now_ns();
+        arm_deadlines();
+    }
+}
+
+void ConnectionState::after_take() noexcept {
+    if (receive_paused && inbox.bytes() <= limits.receive / 2) set_pause(false);
+    if (inbox.count() == 0 && (peer_ended || link_closed)) note(ev_end);
+}
+
+Chain ConnectionState::take(std::size_t max_bytes) noexcept {
+    Chain out;
+    if (phase > Phase::open) return out;
+    if (by_frames) {
+        if (message_bytes() < 0) return out;
+        max_bytes = std::min<std::size_t>(max_bytes, frame_left);
+    }
+    const bool whole_messages = is_message();
+    std::size_t left = max_bytes;
+    while (inbox.count() > 0 && left > 0) {
+        Buffer& first = inbox[0];
+        const std::uint32_t flags = BufferAccess::flags(first);
+        if (first.size() > left) {
+            Buffer part = first.share(0, std::uint32_t(left));
+            if (out.append(std::move(part))) inbox.drop_front(left);
+            break;
+        }
+        left -= first.size();
+        const std::uint32_t size = first.size();
+        BufferAccess::set_flags(first, 0);
+        if (!out.append(std::move(first))) {  // no memory for a longer chain: what it has is handed over
+            BufferAccess::set_flags(first, flags);
+            break;
+        }
+        inbox.pop_moved(size);
+        if (whole_messages && (flags & BufferAccess::end_of_message) != 0) break;
+    }
+    if (by_frames) frame_left -= std::uint32_t(out.size());
+    after_take();
+    return out;
+}
+
+Result<Chain> ConnectionState::take_message() noexcept {
+    if (phase > Phase::open) return Error(Errc::misuse, Step::recv);
+    if (!by_frames && !is_message()) return Error(Errc::not_supported, Step::recv);
+    const std::int64_t bytes = message_bytes();
+    if (phase > Phase::open) return Chain();
+    if (bytes < 0) {
+        if (by_frames && receive_paused && inbox.bytes() < frame_left) set_pause(false);
+        if (peer_ended && inbox.count() == 0) return Error(Errc::end, Step::recv, Who::peer);
+        return Chain();
+    }
+    if (bytes == 0) {  // an empty message: one empty marked slice
+        inbox.pop();
+        after_take();
+        return Chain();
+    }
+    return take(std::size_t(bytes));
+}
+
+// -- send ------------------------------------------------------------------------------------------------------
+
+Flow ConnectionState::push(Chain&& bytes, int descriptor) noexcept {
+    if (!may_send()) return Flow(Flow::State::refused, Errc::misuse);
+    const std::size_t size = bytes.size();
+    const bool message = is_message();
+    if (message && size > caps_now().message_bytes_max) return Flow(Flow::State::refused, Errc::too_large);
+    const auto slices = bytes.slices();
+    if (!slices.empty() || message) {
+        if (!outbox.reserve(std::uint32_t(slices.size()) + 1)) {
+            begin_close(Error(Errc::out_of_memory, Step::send));
+            return Flow(Flow::State::refused, Errc::out_of_memory);
+        }
+        if (queued_bytes == 0) last_progress_ns = core.now_ns();
+        for (std::size_t i = 0; i < slices.size(); ++i) {
+            std::uint32_t flags = message && i + 1 == slices.size() ? BufferAccess::end_of_message : 0;
+            if (i == 0 && descriptor >= 0) flags |= BufferAccess::has_descriptor;
+            BufferAccess::set_flags(slices[i], flags);
+            (void)outbox.push(std::move(slices[i]));  // reserved
+            ++fresh_out;
+        }
+        if (slices.empty()) {  // an empty message
+            Buffer mark;
+            BufferAccess::set_flags(mark, BufferAccess::end_of_message);
+            (void)outbox.push(std::move(mark));
+        }
+        queued_bytes += size;
+        if (send_stalled_ns != INT64_MAX && !deadline.is_set()) arm_deadlines();
+        if (queued_bytes > limits.send_hard) {
+            begin_close(Error(Errc::send_limit, Step::send));
+            return Flow(Flow::State::refused, Errc::send_limit);
+        }
+        if (phase == Phase::open) {
+            core.mark_dirty(*this);
+            if (outbox.bytes() >= early_flush_bytes) flush_now();
+        }
+    }
+    if (queued_bytes < limits.send_high) return Flow(Flow::State::go);
+    if (!send_paused) ++send_pauses;
+    send_paused = true;
+    return Flow(Flow::State::pause);
+}
+
+void ConnectionState::flush_now() noexcept {
+    if (phase == Phase::open && outbox.count() > 0) flush_outbox();
+}
+
+// -- end -------------------------------------------------------------------------------------------------------
+
+void ConnectionState::begin_close(Error reason) noexcept {
+    if (phase > Phase::open) return;
+    phase = Phase::closing;
+    close_reason = reason;
+    note(ev_close);
+}
+
+void ConnectionState::begin_shutdown(Limit limit) noexcept {
+    if (phase > Phase::open) return;
+    if (limit.duration != Duration::forever()) {
+        shutdown_by_ns = AlarmWheel::due_after(base::clock_ns(), limit.duration.ns);
+        arm_deadlines();
+    }
+    if (send_ended) return;
+    send_ended = true;
+    if (phase != Phase::open || link == nullptr || link_closed) return;  // call_open() goes on with it
+    if (outbox.count() > 0) core.mark_dirty(*this);
+    link->port->close(*link, link->caps->half_close ? transport::How::drain : transport::How::finish);
+}
+
+}  // namespace core
+
+// -- who and what ----------------------------------------------------------------------------------------------
+
+Loop& Connection::loop() const noexcept { return state_of(*this).core.facade; }
+
+ConnectionRef Connection::ref() const noexcept {
+    const auto& c = state_of(*this);
+    return CoreAccess::ref<ConnectionRef>(c.core.control, c.slot, c.generation);
+}
+
+Connection* ConnectionRef::get() const noexcept {
+    if (control_ == nullptr) return nullptr;
+    const core::LoopCore* core = control_->core.load(std::memory_order_acquire);
+    return core != nullptr ? static_cast<ConnectionState*>(core->find(slot_, generation_)) : nullptr;
+}
+
+std::string_view Connection::transport() const noexcept { return state_of(*this).scheme->name; }
+const Caps& Connection::caps() const noexcept { return state_of(*this).caps_now(); }
+bool Connection::is_open() const noexcept { return state_of(*this).phase == Phase::open; }
+
+Address Connection::remote_address() const noexcept {
+    const auto* link = state_of(*this).link;
+    return link != nullptr ? link->port->remote_address(*link) : Address{};
+}
+
+Address Connection::local_address() const noexcept {
+    const auto* link = state_of(*this).link;
+    return link != nullptr ? link->port->local_address(*link) : Address{};
+}
+
+std::string_view Connection::remote_name() const noexcept {
+    auto& c = const_cast<ConnectionState&>(state_of(*this));
+    if (c.link != nullptr && c.peer_text[0] == '\0') c.link->port->remote_name(*c.link, c.peer_text);
+    return c.peer_text;
+}
+
+Result<Credentials> Connection::credentials() const noexcept {
+    const auto* link = state_of(*this).link;
+    if (link == nullptr) return Error(Errc::misuse, Step::open);
+    Credentials peer;
+    if (const auto asked = link->port->credentials(*link, peer.pid, peer.uid, peer.gid); !asked) return asked.error();
+    return peer;
+}
+
+int Connection::native_fd() const noexcept {
+    const auto* link = state_of(*this).link;
+    return link != nullptr ? link->port->native_fd(*link) : -1;
+}
+
+ConnectionMetrics Connection::metrics() const noexcept {
+    const auto& c = state_of(*this);
+    ConnectionMetrics m;
+    m.received_bytes = c.received_bytes;
+    m.sent_bytes = c.sent_bytes;
+    m.queued_bytes = c.queued_bytes;
+    m.unread_bytes = c.inbox.bytes();
+    for (std::uint32_t i = 0; i < c.inbox.count(); ++i) m.pinned_bytes += memory::block_bytes(c.inbox[i]);
+    m.receive_pauses = c.receive_pauses;
+    m.send_pauses = c.send_pauses;
+    return m;
+}
+
+// -- receive ---------------------------------------------------------------------------------------------------
+
+std::size_t Connection::available() const noexcept { return state_of(*this).inbox.bytes(); }
+Chain Connection::recv(std::size_t max_bytes) noexcept { return state_of(*this).take(max_bytes); }
+Result<Chain> Connection::recv_message() noexcept { return state_of(*this).take_message(); }
+
+Result<Chain> Connection::recv_exactly(std::uint32_t n) noexcept {
+    auto& c = state_of(*this);
+    if (c.phase > Phase::open) return Error(Errc::misuse, Step::recv);
+    if (n > c.limits.message) return Error(Errc::too_large, Step::recv);
+    if (c.inbox.bytes() >= n) {
+        c.want_bytes = 0;
+        return c.take(n);
+    }
+    if (c.peer_ended) return Error(Errc::end, Step::recv, Who::peer);
+    c.want_bytes = n;
+    if (c.receive_paused) c.set_pause(false);
+    return Chain();
+}
+
+std::size_t Connection::peek(std::span<std::byte> target) const noexcept {
+    const auto& c = state_of(*this);
+    std::size_t copied = 0;
+    for (std::uint32_t i = 0; i < c.inbox.count() && copied < target.size(); ++i) {
+        const std::size_t n = std::min<std::size_t>(c.inbox[i].size(), target.size() - copied);
+        std::memcpy(target.data() + copied, c.inbox[i].data(), n);
+        copied += n;
+    }
+    return copied;
+}
+
+void Connection::consume(std::size_t n) noexcept {
+    auto& c = state_of(*this);
+    while (n > 0 && c.inbox.count() > 0) {
+        const Chain dropped = c.take(n);
+        if (dropped.empty()) return;
+        n -= dropped.size();
+    }
+}
+
+Result<void> Connection::recv_into(Buffer target) noexcept {
+    auto& c = state_of(*this);
+    if (c.phase > Phase::open || c.landing || target.empty() || c.by_frames || c.is_message()) return Error(Errc::misuse, Step::recv);
+    c.landing = std::move(target);
+    c.landing_done = false;
+    c.landed_bytes = 0;
+    while (c.inbox.count() > 0 && !c.landing_done) {
+        const Chain there = c.take(c.landing.size() - c.landed_bytes);
+        if (there.empty()) break;
+        c.landed_bytes += std::uint32_t(there.copy_to(c.landing.bytes().subspan(c.landed_bytes)));
+        c.landing_done = c.landed_bytes == c.landing.size();
+    }
+    if (c.landing_done) c.note(ConnectionState::ev_recv);
+    else if (c.link != nullptr) c.link->landing = {c.landing.data() + c.landed_bytes, c.landing.size() - c.landed_bytes};
+    return {};
+}
+
+Buffer Connection::landed() noexcept {
+    auto& c = state_of(*this);
+    if (!c.landing_done) return {};
+    c.landing_done = false;
+    return std::move(c.landing);
+}
+
+int Connection::recv_descriptor() noexcept {
+    auto& c = state_of(*this);
+    if (c.descriptors.empty()) return -1;
+    const int fd = c.descriptors.front();
+    c.descriptors.pop();
+    return fd;
+}
+
+// -- send ------------------------------------------------------------------------------------------------------
+
+Flow Connection::send(Chain bytes) noexcept { return state_of(*this).push(std::move(bytes), -1); }
+
+Flow Connection::send(std::span<const std::byte> bytes) noexcept {
+    auto& c = state_of(*this);
+    if (!c.may_send()) return Flow(Flow::State::refused, Errc::misuse);
+    Chain chain;
+    do {
+        const std::size_t n = std::min<std::size_t>(bytes.size(), memory::block_bytes_max);
+        auto copy = c.core.heap().copy(bytes.data(), std::uint32_t(n));
+        if (!copy || !chain.append(std::move(*copy))) {
+            const Errc code = copy ? Errc::out_of_memory : copy.error().code();
+            c.begin_close(Error(code, Step::send));  // a hole in the stream would be worse
+            return Flow(Flow::State::refused, code);
+        }
+        bytes = bytes.subspan(n);
+    } while (!bytes.empty());
+    return c.push(std::move(chain), -1);
+}
+
+bool Connection::try_send(Chain& bytes) noexcept {
+    auto& c = state_of(*this);
+    if (!c.may_send()) return false;
+    if (bytes.size() > send_room()) {
+        if (c.queued_bytes > 0) c.send_paused = true;
+        return false;
+    }
+    c.push(std::move(bytes), -1);
+    return true;
+}
+
+std::size_t Connection::send_room() const noexcept {
+    const auto& c = state_of(*this);
+    if (!c.may_send() || c.queued_bytes >= c.limits.send_high) return 0;
+    return c.limits.send_high - c.queued_bytes;
+}
+
+std::size_t Connection::queued() const noexcept { return state_of(*this).queued_bytes; }
+void Connection::flush() noexcept { state_of(*this).flush_now(); }
+
+Result<void> Connection::send_descriptor(int fd, Chain bytes) noexcept {
+    auto& c = state_of(*this);
+    if (!c.may_send() || bytes.empty()) return Error(Errc::misuse, Step::send);
+    if (!c.caps_now().descriptors) return Error(Errc::not_supported, Step::send);
+    int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) return Error::from_errno(errno, Step::send);
+    if (!c.outbox.descriptors.push(std::move(copy))) {
+        ::close(copy);
+        return Error(Errc::out_of_memory, Step::send);
+    }
+    const Flow flow = c.push(std::move(bytes), fd);
+    if (flow.error() != Errc::none && flow.error() != Errc::send_limit) return Error(flow.error(), Step::send);
+    return {};
+}
+
+// -- end -------------------------------------------------------------------------------------------------------
+
+void Connection::shutdown(Limit limit) noexcept { state_of(*this).begin_shutdown(limit); }
+
+void Connection::close() noexcept {
+    auto& c = state_of(*this);
+    c.begin_close(Error(c.phase == Phase::opening ? Errc::cancelled : Errc::closed, Step::close, Who::local));
+}
+
+void Connection::close(Error reason) noexcept { state_of(*this).begin_close(reason); }
+
+// -- limits ----------------------------------------------------------------------------------------------------
+
+const QueueLimits& Connection::limits() const noexcept { return state_of(*this).limits; }
+
+void Connection::set_limits(const QueueLimits& limits) noexcept {
+    auto& c = state_of(*this);
+    c.limits = limits;
+    if (c.receive_paused && c.inbox.bytes() < limits.receive) c.set_pause(false);
+}
+
+void Connection::deadline_recv(Duration idle) noexcept {
+    auto& c = state_of(*this);
+    c.receive_idle_ns = idle.ns;
+    c.last_received_ns = base::clock_ns();
+    c.arm_deadlines();
+}
+
+void Connection::deadline_send(Duration stalled) noexcept {
+    auto& c = state_of(*this);
+    c.send_stalled_ns = stalled.ns;
+    c.last_progress_ns = base::clock_ns();
+    c.arm_deadlines();
+}
+
+// -- remote memory ---------------------------------------------------------------------------------------------
+
+Result<RemoteRegion> Connection::expose(Buffer range, Access access) noexcept {
+    auto& c = state_of(*this);
+    if (c.phase != Phase::open || c.link == nullptr || range.empty()) return Error(Errc::misuse, Step::remote);
+    if (!c.link->caps->rma) return Error(Errc::not_supported, Step::remote);
+    return c.link->port->expose(*c.link, std::move(range), access);
+}
+
+Result<void> Connection::revoke(const RemoteRegion& region) noexcept {
+    auto& c = state_of(*this);
+    if (c.phase != Phase::open || c.link == nullptr) return Error(Errc::misuse, Step::remote);
+    return c.link->port->revoke(*c.link, region);
+}
+
+namespace {
+Error may_access(const ConnectionState& c, const RemoteRegion& region, std::uint64_t offset, const Buffer& buffer) noexcept {
+    if (c.phase != Phase::open || c.link == nullptr || c.link_closed || buffer.empty()) return Error(Errc::misuse, Step::remote);
+    if (!c.link->caps->rma) return Error(Errc::not_supported, Step::remote);
+    if (offset > region.size_bytes || buffer.size() > region.size_bytes - offset) return Error(Errc::misuse, Step::remote);
+    return {};
+}
+}  // namespace
+
+Result<OperationId> Connection::read(const RemoteRegion& region, std::uint64_t offset, Buffer into) noexcept {
+    auto& c = state_of(*this);
+    if (const Error error = may_access(c, region, offset, into); !error.ok()) return error;
+    const OperationId id{c.next_operation};
+    if (const auto started = c.link->port->read(*c.link, id, region, offset, std::move(into)); !started) return started.error();
+    ++c.next_operation;
+    ++c.operations_out;
+    return id;
+}
+
+Result<OperationId> Connection::write(const RemoteRegion& region, std::uint64_t offset, Buffer from) noexcept {
+    auto& c = state_of(*this);
+    if (const Error error = may_access(c, region, offset, from); !error.ok()) return error;
+    const OperationId id{c.next_operation};
+    if (const auto started = c.link->port->write(*c.link, id, region, offset, std::move(from)); !started) return started.error();
+    ++c.next_operation;
+    ++c.operations_out;
+    return id;
+}
+
+}  // namespace evpl

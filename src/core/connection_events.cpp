@@ -1,0 +1,427 @@
+// A connection's news: what the port tells is noted, what was noted is told to the handler, once per turn and in order.
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "base/clock.hpp"
+#include "core/compact.hpp"
+#include "core/connection_state.hpp"
+#include "core/connector.hpp"
+#include "core/listener_state.hpp"
+
+namespace evpl::core {
+
+using transport::Arrival;
+
+namespace {
+
+constexpr std::size_t state_bytes(std::size_t align) noexcept {
+    return (sizeof(ConnectionState) + align - 1) & ~(align - 1);
+}
+
+}  // namespace
+
+Origin* Origin::create(const detail::ConnectionFactory& factory) noexcept {
+    auto* origin = factory.context != nullptr ? new (std::nothrow) Origin : nullptr;
+    if (origin == nullptr) {
+        if (factory.context != nullptr) factory.drop(factory.context);
+        return nullptr;
+    }
+    origin->factory = factory;
+    return origin;
+}
+
+void Origin::unref() noexcept {
+    if (--refs != 0) return;
+    factory.drop(factory.context);
+    delete this;
+}
+
+// -- birth and death -------------------------------------------------------------------------------------------
+
+ConnectionState* ConnectionState::create(LoopCore& core, Origin& origin) noexcept {
+    const std::size_t align = std::max<std::size_t>(origin.factory.handler_align, alignof(ConnectionState));
+    std::size_t bytes = state_bytes(align) + origin.factory.handler_bytes;
+    bytes = (bytes + align - 1) & ~(align - 1);
+    void* room = std::aligned_alloc(align, bytes);
+    if (room == nullptr) return nullptr;
+    auto* made = new (room) ConnectionState(core, origin);
+    if (!core.take_slot(*made, made->slot, made->generation)) {
+        made->~ConnectionState();
+        std::free(room);
+        return nullptr;
+    }
+    core.enroll(*made);
+    return made;
+}
+
+ConnectionState::ConnectionState(LoopCore& owner, Origin& from) noexcept
+    : Member(owner), origin(&from), handler(from.factory.table) {
+    origin->ref();
+    by_frames = handler->frame != nullptr;
+    deadline.owner = this;
+    deadline.due_fn = [](Alarm& alarm) { static_cast<Deadline&>(alarm).owner->deadline_due(); };
+    last_received_ns = last_progress_ns = core.now_ns();
+}
+
+ConnectionState::~ConnectionState() { origin->unref(); }
+
+void* ConnectionState::handler_room() noexcept {
+    const std::size_t align = std::max<std::size_t>(origin->factory.handler_align, alignof(ConnectionState));
+    return reinterpret_cast<std::byte*>(this) + state_bytes(align);
+}
+
+void ConnectionState::destroy() noexcept {
+    core.timers.cancel_alarm(deadline);
+    void* room = this;
+    this->~ConnectionState();
+    std::free(room);
+}
+
+void ConnectionState::attach(transport::Link& made) noexcept {
+    link = &made;
+    made.sink = this;
+    made.outbox = &outbox;
+    if (made.caps->kind == Kind::message) by_frames = false;
+}
+
+// -- what the port tells ---------------------------------------------------------------------------------------
+
+void ConnectionState::opened() {
+    if (phase == Phase::opening) note(ev_open);
+}
+
+bool ConnectionState::store(Buffer&& bytes, std::uint32_t flags) noexcept {
+    BufferAccess::set_flags(bytes, flags);
+    if (inbox.push(std::move(bytes))) [[likely]] {
+        ++fresh_in;
+        return true;
+    }
+    begin_close(Error(Errc::out_of_memory, Step::recv));
+    return false;
+}
+
+void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
+    for (int fd : arrival.descriptors) {
+        if (phase > Phase::open || !descriptors.push(std::move(fd))) ::close(fd);
+    }
+    if (phase > Phase::open) return;
+    const std::uint32_t size = bytes.size();
+    received_bytes += size;
+    core.metrics.received_bytes += size;
+    ++core.metrics.received_messages;
+    last_received_ns = core.now_ns();
+    if (arrival.truncated) return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
+    if (landing && !landing_done) [[unlikely]] {
+        land(bytes);
+        if (bytes.empty() && !arrival.end_of_message) return;
+    }
+    if (!store(std::move(bytes), arrival.end_of_message ? BufferAccess::end_of_message : 0)) return;
+    const std::size_t most = std::max<std::size_t>(limits.receive, std::max(want_bytes, frame_left));
+    if (inbox.bytes() >= most && !receive_paused) [[unlikely]] {
+        if (caps_now().receive_pause) set_pause(true);
+        else if (inbox.bytes() > most) return begin_close(Error(Errc::receive_limit, Step::recv));
+    }
+    note(ev_recv);
+}
+
+// The port does not land, or did so before it knew of the block: copied here.
+void ConnectionState::land(Buffer& bytes) noexcept {
+    const std::uint32_t n = std::min(bytes.size(), landing.size() - landed_bytes);
+    std::memcpy(landing.data() + landed_bytes, bytes.data(), n);
+    bytes.drop_front(n);
+    landed_bytes += n;
+    if (landed_bytes < landing.size()) return;
+    landing_done = true;
+    if (link != nullptr) link->landing = {};
+    note(ev_recv);
+}
+
+void ConnectionState::landed(std::uint32_t bytes) {
+    if (phase > Phase::open) return;
+    landed_bytes += bytes;
+    received_bytes += bytes;
+    core.metrics.received_bytes += bytes;
+    last_received_ns = core.now_ns();
+    if (landed_bytes < landing.size()) return;
+    landing_done = true;
+    note(ev_recv);
+}
+
+void ConnectionState::ended() {
+    peer_ended = true;
+    if (phase <= Phase::open) note(ev_end);
+}
+
+void ConnectionState::sent(std::size_t bytes) {
+    queued_bytes -= bytes;
+    sent_bytes += bytes;
+    core.metrics.sent_bytes += bytes;
+    last_progress_ns = core.now_ns();
+    if (phase > Phase::open) return;
+    if (handler->on_sent != nullptr) {
+        sent_since += bytes;
+        note(ev_sent);
+    }
+    if (send_paused && queued_bytes <= limits.send_low) note(ev_writable);
+}
+
+void ConnectionState::send_failed(Error) {}
+
+void ConnectionState::writable() {
+    if (phase <= Phase::open || outbox.count() > 0) core.mark_dirty(*this);
+}
+
+void ConnectionState::completed(OperationId operation, Error error, Buffer&& buffer) {
+    --operations_out;
+    if (completions.push(Completion{operation, error, std::move(buffer)})) note(ev_completed);
+}
+
+void ConnectionState::closed(Error error) {
+    link_closed = true;
+    if (phase <= Phase::open && close_reason.ok()) close_reason = error;
+    note(ev_close);
+}
+
+void ConnectionState::retired() {
+    link_retired = true;
+    link = nullptr;
+    if (phase == Phase::closed) core.bury(*this);
+}
+
+void ConnectionState::connect_failed(Error error) noexcept {
+    link_closed = link_retired = true;
+    if (close_reason.ok()) close_reason = error;
+    note(ev_close);
+}
+
+// -- what the handler hears ------------------------------------------------------------------------------------
+
+template <class Call>
+void ConnectionState::guard(Call call) noexcept {
+    try {
+        call();
+    } catch (...) {
+        begin_close(Error(Errc::handler_threw, Step::none, Who::local));
+    }
+}
+
+bool ConnectionState::build() noexcept {
+    Error failure(Errc::handler_threw, Step::open, Who::local);
+    try {
+        auto made = origin->factory.build(origin->factory.context, *this, handler_room());
+        if (made) {
+            self = *made;
+            return true;
+        }
+        failure = Error(Errc::refused_by_handler, Step::accept, Who::local, made.error().os());
+    } catch (...) {
+    }
+    ++origin->refused;
+    begin_close(failure);
+    return false;
+}
+
+void ConnectionState::call_open() noexcept {
+    if (self == nullptr && !build()) return;
+    phase = phase == Phase::opening ? Phase::open : phase;
+    last_received_ns = last_progress_ns = core.now_ns();
+    open_by_ns = INT64_MAX;
+    arm_deadlines();
+    if (outbox.count() > 0) core.mark_dirty(*this);
+    if (phase == Phase::open && handler->on_open != nullptr) guard([this] { handler->on_open(self, *this); });
+    if (send_ended && phase == Phase::open) link->port->close(*link, transport::How::drain);
+}
+
+// The bytes at the inbox's front tell how long their message is, as soon as the frame callback can say.
+void ConnectionState::check_frame() noexcept {
+    if (frame_left != 0 || inbox.empty()) return;
+    std::byte room[256];
+    std::span<const std::byte> head = inbox[0].bytes();
+    if (inbox.count() > 1 && head.size() < sizeof room) {
+        std::size_t copied = 0;
+        for (std::uint32_t i = 0; i < inbox.count() && copied < sizeof room; ++i) {
+            const std::size_t n = std::min<std::size_t>(inbox[i].size(), sizeof room - copied);
+            std::memcpy(room + copied, inbox[i].data(), n);
+            copied += n;
+        }
+        head = {room, copied};
+    }
+    Frame frame;
+    guard([&] { frame = handler->frame(self, head); });
+    if (phase > Phase::open) return;
+    if (frame.bad) return begin_close(Error(Errc::bad_frame, Step::recv, Who::peer));
+    if (frame.size_bytes > limits.message) return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
+    frame_left = frame.size_bytes;
+}
+
+std::int64_t ConnectionState::message_bytes() noexcept {
+    if (by_frames) {
+        if (self != nullptr) check_frame();
+        return frame_left != 0 && inbox.bytes() >= frame_left ? std::int64_t(frame_left) : -1;
+    }
+    std::int64_t bytes = 0;
+    for (std::uint32_t i = 0; i < inbox.count(); ++i) {
+        bytes += inbox[i].size();
+        if ((BufferAccess::flags(inbox[i]) & BufferAccess::end_of_message) != 0) return bytes;
+    }
+    return -1;
+}
+
+bool ConnectionState::can_receive() noexcept {
+    if (landing) return landing_done;
+    if (inbox.count() == 0) return false;
+    if (peer_ended) return true;
+    if (by_frames || (is_message() && want_bytes == 0)) {
+        const bool whole = message_bytes() >= 0;
+        if (!whole && receive_paused && inbox.bytes() < std::max(limits.receive, frame_left)) set_pause(false);
+        return whole;
+    }
+    return inbox.bytes() >= want_bytes;
+}
+
+void ConnectionState::call_recv() noexcept {
+    if (handler->on_recv == nullptr || !can_receive() || phase > Phase::open) return;
+    guard([this] { handler->on_recv(self, *this); });
+}
+
+void ConnectionState::call_end() noexcept {
+    if (end_told) return;
+    if (inbox.count() > 0) {  // waits until the inbox is pulled empty
+        if (by_frames && message_bytes() < 0 && phase == Phase::open) {
+            begin_close(Error(Errc::truncated, Step::recv, Who::peer));  // half a message, and no more to come
+        }
+        return;
+    }
+    end_told = true;
+    if (handler->on_end != nullptr) guard([this] { handler->on_end(self, *this); });
+    else begin_shutdown({});
+}
+
+void ConnectionState::call_completions() noexcept {
+    while (!completions.empty() && self != nullptr) {
+        Completion done = std::move(completions.front());
+        completions.pop();
+        if (handler->on_completed != nullptr) guard([&] { handler->on_completed(self, *this, done); });
+    }
+}
+
+void ConnectionState::dispatch() {
+    if (phase == Phase::closed) return;
+    const std::uint32_t now = std::exchange(events, 0);
+    if ((now & ev_open) != 0 && phase == Phase::opening) call_open();
+    if (phase == Phase::open) {
+        if ((now & ev_recv) != 0) call_recv();
+        if ((now & ev_sent) != 0 && phase == Phase::open && sent_since > 0) {
+            const std::size_t bytes = std::exchange(sent_since, 0);
+            guard([&] { handler->on_sent(self, *this, bytes); });
+        }
+        if ((now & ev_writable) != 0 && phase == Phase::open && send_paused && queued_bytes <= limits.send_low) {
+            send_paused = false;
+            if (handler->on_writable != nullptr && !send_ended) guard([this] { handler->on_writable(self, *this); });
+        }
+        if (peer_ended && phase == Phase::open) call_end();
+    }
+    if (!completions.empty()) call_completions();
+    if (fresh_in > 0 || fresh_out > 0) core.touch(*this);
+    const bool unread = close_reason.code() == Errc::end && inbox.count() > 0 && phase == Phase::open;
+    if (phase == Phase::closing || (link_closed && !unread)) finish_close();
+}
+
+// The last callback. The port may still hold the link: its retired() comes when the device is done.
+void ConnectionState::finish_close() noexcept {
+    phase = Phase::closing;
+    if (connector != nullptr) Connector::abandon(*this);
+    if (!link_closed && link != nullptr) {
+        link->port->close(*link, transport::How::abort);
+        if (operations_out > 0) return;  // remote operations end first, each with its own callback; closed() follows them
+    }
+    phase = Phase::closed;
+    core.timers.cancel_alarm(deadline);
+    core.free_slot(slot);
+    if (self != nullptr) {
+        if (handler->on_close != nullptr) guard([this] { handler->on_close(self, *this, close_reason); });
+        if (origin->factory.destroy != nullptr) origin->factory.destroy(self);
+        self = nullptr;
+    }
+    drop_queues();
+    if (counted_open) {
+        --origin->open;
+        if (origin->listener != nullptr) origin->listener->connection_closed();
+    }
+    core.passed_away(*this);
+    if (link == nullptr) core.bury(*this);
+}
+
+void ConnectionState::discard() noexcept {
+    phase = Phase::closed;
+    core.free_slot(slot);
+    if (self != nullptr && origin->factory.destroy != nullptr) origin->factory.destroy(self);
+    self = nullptr;
+    core.passed_away(*this);
+    core.bury(*this);
+}
+
+void ConnectionState::drop_queues() noexcept {
+    for (auto* queue : {&descriptors, &outbox.descriptors}) {
+        for (; !queue->empty(); queue->pop()) ::close(queue->front());
+    }
+    inbox.clear();
+    outbox.clear();
+    landing.reset();
+}
+
+void ConnectionState::stop(bool drain, Error reason) {
+    if (drain && phase == Phase::open) begin_shutdown({});
+    else if (!drain) begin_close(reason);
+}
+
+// -- sending and settling --------------------------------------------------------------------------------------
+
+void ConnectionState::flush_outbox() {
+    if (link == nullptr || link_closed || phase == Phase::opening) return;
+    link->port->flush(*link);
+    if (outbox.count() > 0) {
+        if (fresh_out > 0) core.touch(*this);
+    } else {
+        fresh_out = 0;
+        outbox.shrink();
+    }
+}
+
+void ConnectionState::settle() {
+    std::size_t copied = 0;
+    if (fresh_in > 0) copied += compact_tail(core.heap(), inbox, fresh_in);
+    if (fresh_out > 0) copied += compact_tail(core.heap(), outbox, fresh_out);
+    fresh_in = fresh_out = 0;
+    core.metrics.compacted_bytes += copied;
+    if (inbox.count() == 0) inbox.shrink();
+}
+
+// -- deadlines -------------------------------------------------------------------------------------------------
+
+void ConnectionState::arm_deadlines() noexcept {
+    std::int64_t due = std::min(open_by_ns, shutdown_by_ns);
+    if (receive_idle_ns != INT64_MAX && !receive_paused) due = std::min(due, AlarmWheel::due_after(last_received_ns, receive_idle_ns));
+    if (send_stalled_ns != INT64_MAX && queued_bytes > 0) due = std::min(due, AlarmWheel::due_after(last_progress_ns, send_stalled_ns));
+    if (due == INT64_MAX) core.timers.cancel_alarm(deadline);
+    else core.timers.set_alarm(deadline, core.now_ns(), due);
+}
+
+// Traffic does not touch the alarm: it is looked at when it fires, and set again for what is left.
+void ConnectionState::deadline_due() noexcept {
+    const std::int64_t now = base::clock_ns();
+    if (now >= open_by_ns) return begin_close(Error(Errc::timed_out, Step::connect, Who::peer));
+    if (now >= shutdown_by_ns) return begin_close(Error(Errc::timed_out, Step::close, Who::peer));
+    if (receive_idle_ns != INT64_MAX && !receive_paused && now >= AlarmWheel::due_after(last_received_ns, receive_idle_ns)) {
+        return begin_close(Error(Errc::timed_out, Step::recv, Who::peer));
+    }
+    if (send_stalled_ns != INT64_MAX && queued_bytes > 0 && now >= AlarmWheel::due_after(last_progress_ns, send_stalled_ns)) {
+        return begin_close(Error(Errc::timed_out, Step::send, Who::peer));
+    }
+    arm_deadlines();
+}
+
+}  // namespace evpl::core

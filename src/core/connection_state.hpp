@@ -1,0 +1,157 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/loop_core.hpp"
+#include "core/member.hpp"
+#include "core/origin.hpp"
+#include "core/timer_wheel.hpp"
+#include "evpl/connection.hpp"
+#include "evpl/metrics.hpp"
+#include "transport/transport.hpp"
+
+namespace evpl::core {
+
+class Connector;
+
+/// A connection behind its facade: inbox, outbox, handler, and which of its events wait to be called. The handler lives right behind it
+/// in the same allocation.
+class ConnectionState final : public Connection, public Member, public transport::Sink {
+public:
+    /// Null: out of memory. Takes a reference on `origin`.
+    static ConnectionState* create(LoopCore& core, Origin& origin) noexcept;
+
+    // -- Sink: takes note, calls nobody
+    void opened() override;
+    void delivered(Buffer&& bytes, const transport::Arrival& arrival) override;
+    void landed(std::uint32_t bytes) override;
+    void ended() override;
+    void sent(std::size_t bytes) override;
+    void send_failed(Error error) override;
+    void writable() override;
+    void completed(OperationId operation, Error error, Buffer&& buffer) override;
+    void closed(Error error) override;
+    void retired() override;
+
+    // -- Member
+    void dispatch() override;
+    void flush_outbox() override;
+    void settle() override;
+    void stop(bool drain, Error reason) override;
+    bool is_alive() const noexcept override { return phase != Phase::closed; }
+    bool is_connection() const noexcept override { return true; }
+    void destroy() noexcept override;
+
+    /// A link that will open, or has opened, is this connection's.
+    void attach(transport::Link& link) noexcept;
+    /// Every attempt failed.
+    void connect_failed(Error error) noexcept;
+    void note(std::uint32_t event) noexcept {
+        events |= event;
+        core.mark(*this);
+    }
+
+    /// Makes the handler: at once for connect(), before on_open for an accepted peer. False: it closes.
+    bool build() noexcept;
+    /// Undoes a connect() that could not start: no callback, the handler is destroyed.
+    void discard() noexcept;
+
+    // -- the public calls (connection.cpp)
+    Chain take(std::size_t max_bytes) noexcept;
+    Result<Chain> take_message() noexcept;
+    Flow push(Chain&& bytes, int descriptor) noexcept;
+    void begin_close(Error reason) noexcept;
+    void begin_shutdown(Limit limit) noexcept;
+    void flush_now() noexcept;
+    bool may_send() const noexcept { return phase <= Phase::open && !send_ended; }
+    bool is_message() const noexcept { return caps_now().kind == Kind::message; }
+    const Caps& caps_now() const noexcept { return link != nullptr ? *link->caps : planned_caps; }
+    void after_take() noexcept;
+    /// Bytes of the first whole message of the inbox, or -1 while it is not complete.
+    std::int64_t message_bytes() noexcept;
+    bool can_receive() noexcept;
+    void arm_deadlines() noexcept;
+    void set_pause(bool pause) noexcept;
+
+    enum class Phase : std::uint8_t { opening, open, closing, closed };
+    enum Event : std::uint32_t {
+        ev_open = 1, ev_recv = 2, ev_writable = 4, ev_sent = 8, ev_end = 16, ev_completed = 32, ev_close = 64
+    };
+
+    Origin* origin;
+    const HandlerTable* handler;
+    void* self = nullptr;              ///< null until built and after destruction
+    transport::Link* link = nullptr;
+    Connector* connector = nullptr;    ///< while attempts are under way
+    std::uint32_t slot = 0, generation = 0;
+
+    transport::SliceQueue inbox;
+    transport::SendQueue outbox;
+    QueueLimits limits;
+    std::size_t queued_bytes = 0;      ///< taken by send, not yet sent()
+    std::size_t sent_since = 0;        ///< for on_sent
+    std::uint32_t want_bytes = 0;      ///< recv_exactly waits for so many
+    std::uint32_t frame_left = 0;      ///< of the message at the inbox's front, when a frame callback has told; 0: unknown
+    std::uint32_t fresh_in = 0;        ///< slices at the inbox's end that settle() has not seen
+    std::uint32_t fresh_out = 0;
+    Buffer landing;                    ///< recv_into's block
+    std::uint32_t landed_bytes = 0;
+    memory::RingQueue<int, 4> descriptors;
+    memory::RingQueue<Completion, 1> completions;
+    std::uint32_t operations_out = 0;
+    std::uint64_t next_operation = 1;
+
+    std::uint32_t events = 0;
+    Phase phase = Phase::opening;
+    bool link_closed = false;          ///< the port said closed()
+    bool link_retired = false;
+    bool peer_ended = false;           ///< the port said ended()
+    bool end_told = false;             ///< on_end or its default has run
+    bool send_ended = false;           ///< shutdown() was called
+    bool send_paused = false;          ///< a send answered pause: on_writable is owed
+    bool receive_paused = false;
+    bool landing_done = false;
+    bool by_frames = false;            ///< messages are cut by handler->frame
+    bool counted_open = false;
+    Error close_reason;
+    Caps planned_caps;                 ///< before there is a link
+    const transport::Scheme* scheme = nullptr;
+
+    struct Deadline : Alarm {
+        ConnectionState* owner;
+    } deadline;
+    std::int64_t open_by_ns = INT64_MAX;
+    std::int64_t shutdown_by_ns = INT64_MAX;
+    std::int64_t receive_idle_ns = INT64_MAX;
+    std::int64_t send_stalled_ns = INT64_MAX;
+    std::int64_t last_received_ns = 0;
+    std::int64_t last_progress_ns = 0;
+
+    std::uint64_t received_bytes = 0, sent_bytes = 0;
+    std::uint64_t receive_pauses = 0, send_pauses = 0;
+    char peer_text[112] = {};
+
+private:
+    ConnectionState(LoopCore& core, Origin& origin) noexcept;
+    ~ConnectionState();
+    void* handler_room() noexcept;
+    template <class Call>
+    void guard(Call call) noexcept;
+    void call_open() noexcept;
+    void call_recv() noexcept;
+    void call_end() noexcept;
+    void call_completions() noexcept;
+    void finish_close() noexcept;
+    void drop_queues() noexcept;
+    void land(Buffer& bytes) noexcept;
+    void deadline_due() noexcept;
+    bool store(Buffer&& bytes, std::uint32_t flags) noexcept;
+    void check_frame() noexcept;
+};
+
+inline ConnectionState& state_of(Connection& connection) noexcept { return static_cast<ConnectionState&>(connection); }
+inline const ConnectionState& state_of(const Connection& connection) noexcept {
+    return static_cast<const ConnectionState&>(connection);
+}
+
+}  // namespace evpl::core

@@ -1,0 +1,287 @@
+// Listeners, and the two ways into the library: listen and connect.
+#include "evpl/listener.hpp"
+
+#include <unistd.h>
+
+#include <new>
+
+#include "base/clock.hpp"
+#include "base/log_line.hpp"
+#include "core/connection_state.hpp"
+#include "core/connector.hpp"
+#include "core/listener_state.hpp"
+
+namespace evpl {
+namespace core {
+namespace {
+
+/// A connect attempt without a limit of its own ends after this.
+constexpr std::int64_t connect_limit_ns = 30'000'000'000;
+
+/// Parses and chooses; failures become the loop's sentence.
+Result<transport::Choice> prepare(LoopCore& core, std::string_view url, Endpoint& endpoint, Caps& caps) noexcept {
+    Diagnostic why;
+    auto parsed = Endpoint::parse(url, &why);
+    if (!parsed) {
+        core.note_failure(why.view());
+        return parsed.error();
+    }
+    endpoint = *parsed;
+    const auto choice = transport::choose(endpoint, why);
+    if (!choice) {
+        core.note_failure(why.view());
+        return choice.error();
+    }
+    const transport::Scheme& scheme = *choice->scheme;
+    if (scheme.has_address && !endpoint.has_port()) {
+        return core.fail(Error(Errc::bad_endpoint, Step::parse), "\"%.*s\" lacks a port: %.*s://host:port", int(url.size()), url.data(),
+                         int(scheme.name.size()), scheme.name.data());
+    }
+    const auto planned = choice->transport->caps(scheme, endpoint, why);
+    if (!planned) {
+        core.note_failure(why.view());
+        return planned.error();
+    }
+    caps = *planned;
+    return *choice;
+}
+
+Error failed(LoopCore& core, Error error, const Diagnostic& why, std::string_view url) noexcept {
+    char text[128];
+    error.describe(text, sizeof text);
+    if (why.text[0] != '\0') core.note_failure(why.view());
+    else core.fail(error, "%.*s: %s", int(url.size()), url.data(), text);
+    return error;
+}
+
+}  // namespace
+
+ListenerState::ListenerState(LoopCore& owner, Origin& from, const transport::Choice& chosen) noexcept
+    : Member(owner), origin(&from), choice(chosen) {
+    origin->listener = this;
+}
+
+namespace {
+
+/// A listener of `url` that does not listen yet.
+Result<ListenerState*> make_listener(LoopCore& core, std::string_view url, const detail::ConnectionFactory& factory) noexcept {
+    Origin* origin = Origin::create(factory);
+    if (origin == nullptr) return core.fail(Errc::out_of_memory, "no memory for a listener");
+    Endpoint endpoint;
+    Caps caps;
+    const auto choice = prepare(core, url, endpoint, caps);
+    Error error = choice ? Error() : choice.error();
+    if (choice && caps.kind == Kind::datagram) {
+        error = core.fail(Error(Errc::not_supported, Step::listen), "%.*s carries datagrams: use bind()", int(url.size()), url.data());
+    }
+    auto* state = error.ok() ? new (std::nothrow) ListenerState(core, *origin, *choice) : nullptr;
+    if (state == nullptr) {
+        origin->unref();
+        return error.ok() ? core.fail(Errc::out_of_memory, "no memory for a listener") : error;
+    }
+    state->endpoint = endpoint;
+    core.enroll(*state);
+    return state;
+}
+
+}  // namespace
+
+Result<ListenerState*> open_listener(LoopCore& core, std::string_view url, const detail::ConnectionFactory& factory, bool shared) noexcept {
+    const auto made = make_listener(core, url, factory);
+    if (!made) return made.error();
+    ListenerState* state = *made;
+    Diagnostic why;
+    const auto port = core.port_of(*state->choice.transport);
+    const auto listening = port ? (*port)->listen(state->endpoint, shared, *state, why) : Result<transport::Listening*>(port.error());
+    if (!listening) {
+        state->handle_dropped = true;
+        state->close_now();
+        return failed(core, listening.error(), why, url);
+    }
+    state->listening = *listening;
+    const transport::Scheme& scheme = *state->choice.scheme;
+    base::log_format(LogLevel::info, "%s: listening at %.*s: %.*s", core.options.name, int(state->listening->url().size()),
+                     state->listening->url().data(), int(scheme.summary.size()), scheme.summary.data());
+    return state;
+}
+
+Result<ListenerState*> open_adopter(LoopCore& core, std::string_view url, const detail::ConnectionFactory& factory) noexcept {
+    return make_listener(core, url, factory);
+}
+
+void ListenerState::close_now() noexcept {
+    if (closed_) return;
+    closed_ = true;
+    origin->listener = nullptr;
+    if (listening != nullptr) listening->close();
+    listening = nullptr;
+    core.passed_away(*this);
+    if (handle_dropped) core.bury(*this);
+}
+
+void ListenerState::stop(bool, Error) { close_now(); }
+
+void ListenerState::destroy() noexcept {
+    origin->unref();
+    delete this;
+}
+
+// -- accepting -------------------------------------------------------------------------------------------------
+
+ConnectionState* ListenerState::make_connection() noexcept {
+    ConnectionState* connection = ConnectionState::create(core, *origin);
+    if (connection == nullptr) {
+        ++origin->refused;
+        return nullptr;
+    }
+    connection->scheme = choice.scheme;
+    connection->counted_open = true;
+    ++origin->accepted;
+    ++origin->open;
+    ++core.metrics.accepted;
+    return connection;
+}
+
+bool ListenerState::accepted(transport::Link& link) {
+    if (closed_ || core.stopping) return false;
+    ConnectionState* connection = make_connection();
+    if (connection == nullptr) return false;
+    connection->attach(link);
+    update_pause();
+    return true;
+}
+
+bool ListenerState::taken(int descriptor, const Address& peer) {
+    return hand_out.take != nullptr && hand_out.take(hand_out.context, descriptor, peer);
+}
+
+void ListenerState::adopt(int descriptor, const Address& peer) noexcept {
+    const auto port = core.port_of(*choice.transport);
+    ConnectionState* connection = port && !closed_ && !core.stopping ? make_connection() : nullptr;
+    if (connection == nullptr) {
+        ::close(descriptor);
+        return;
+    }
+    const auto link = (*port)->adopt(endpoint, descriptor, peer, *connection, connection->outbox);
+    if (link) connection->attach(**link);
+    else connection->connect_failed(link.error());
+}
+
+void ListenerState::update_pause() noexcept {
+    paused_by_limit = origin->open_max != 0 && origin->open >= origin->open_max;
+    if (listening == nullptr) return;
+    if (paused_by_limit || paused_by_user) listening->pause();
+    else listening->resume();
+}
+
+void ListenerState::connection_closed() noexcept {
+    if (paused_by_limit) update_pause();
+}
+
+void ListenerState::paused(Error why) {
+    ++accept_pauses;
+    ++core.metrics.accept_pauses;
+    const std::int64_t now = base::clock_ns();
+    static thread_local std::int64_t last_line_ns = 0;
+    if (now - last_line_ns < 1'000'000'000 && last_line_ns != 0) return;  // a flood of these must not become a flood of lines
+    last_line_ns = now;
+    char text[160];
+    why.describe(text, sizeof text);
+    base::log_format(LogLevel::warning, "%s: accepting at %.*s waits: %s", core.options.name, int(listening->url().size()),
+                     listening->url().data(), text);
+}
+
+void ListenerState::failed(Error error) {
+    char text[160];
+    error.describe(text, sizeof text);
+    base::log_format(LogLevel::error, "%s: the listener at %.*s failed: %s", core.options.name, int(listening->url().size()),
+                     listening->url().data(), text);
+}
+
+}  // namespace core
+
+// -- public ----------------------------------------------------------------------------------------------------
+
+std::string_view Listener::url() const noexcept {
+    return state_ != nullptr && state_->listening != nullptr ? state_->listening->url() : std::string_view();
+}
+std::uint16_t Listener::port() const noexcept {
+    return state_ != nullptr && state_->listening != nullptr ? state_->listening->port_number() : std::uint16_t(0);
+}
+void Listener::pause() noexcept {
+    if (state_ == nullptr) return;
+    state_->paused_by_user = true;
+    state_->update_pause();
+}
+void Listener::resume() noexcept {
+    if (state_ == nullptr) return;
+    state_->paused_by_user = false;
+    state_->update_pause();
+}
+void Listener::limit_connections(std::uint32_t most) noexcept {
+    if (state_ == nullptr) return;
+    state_->origin->open_max = most;
+    state_->update_pause();
+}
+ListenerMetrics Listener::metrics() const noexcept {
+    if (state_ == nullptr) return {};
+    return {state_->origin->accepted, state_->origin->refused, state_->origin->open, state_->accept_pauses};
+}
+void Listener::close() noexcept {
+    if (state_ == nullptr) return;
+    core::ListenerState* state = std::exchange(state_, nullptr);
+    state->handle_dropped = true;
+    if (state->is_alive()) state->close_now();
+    else state->core.bury(*state);
+}
+
+namespace detail {
+
+Result<Listener> listen(Loop& loop, std::string_view url, ConnectionFactory factory) noexcept {
+    core::LoopCore* core = CoreAccess::core(loop);
+    if (core == nullptr) {
+        if (factory.context != nullptr) factory.drop(factory.context);
+        return Errc::out_of_memory;
+    }
+    const auto opened = core::open_listener(*core, url, factory, false);
+    if (!opened) return opened.error();
+    return CoreAccess::handle<Listener>(*opened);
+}
+
+Result<ConnectionRef> connect(Loop& loop, std::string_view url, ConnectionFactory factory, Limit limit) noexcept {
+    core::LoopCore* core = CoreAccess::core(loop);
+    core::Origin* origin = core != nullptr ? core::Origin::create(factory) : nullptr;
+    if (origin == nullptr) {
+        if (core == nullptr && factory.context != nullptr) factory.drop(factory.context);
+        return core != nullptr ? core->fail(Errc::out_of_memory, "no memory for a connection") : Error(Errc::out_of_memory);
+    }
+    Endpoint endpoint;
+    Caps caps;
+    const auto choice = core::prepare(*core, url, endpoint, caps);
+    Error error = choice ? Error() : choice.error();
+    if (choice && caps.kind == Kind::datagram) {
+        error = core->fail(Error(Errc::not_supported, Step::connect), "%.*s carries datagrams: use connect_datagram()", int(url.size()), url.data());
+    }
+    if (error.ok() && core->stopping) error = core->fail(Error(Errc::stopped, Step::connect), "the loop is stopping");
+    core::ConnectionState* connection = error.ok() ? core::ConnectionState::create(*core, *origin) : nullptr;
+    origin->unref();  // the connection has its own
+    if (connection == nullptr) return error.ok() ? core->fail(Errc::out_of_memory, "no memory for a connection") : error;
+    connection->planned_caps = caps;
+    connection->scheme = choice->scheme;
+    Diagnostic why;
+    if (!connection->build()) error = core->fail(connection->close_reason, "the handler's factory failed");
+    else error = core::Connector::start(*connection, *choice, endpoint, why);
+    if (!error.ok()) {
+        connection->discard();
+        return why.text[0] != '\0' ? core::failed(*core, error, why, url) : error;
+    }
+    const std::int64_t limit_ns = limit.duration == Duration::forever() ? core::connect_limit_ns : limit.duration.ns;
+    connection->open_by_ns = core::AlarmWheel::due_after(base::clock_ns(), limit_ns);
+    connection->arm_deadlines();
+    base::log_format(LogLevel::debug, "%s: connecting to %.*s by %.*s", core->options.name, int(url.size()), url.data(),
+                     int(choice->scheme->name.size()), choice->scheme->name.data());
+    return connection->ref();
+}
+
+}  // namespace detail
+}  // namespace evpl

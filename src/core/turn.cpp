@@ -1,0 +1,337 @@
+// One turn of a loop: gather what has happened, call back, send, and decide how to wait.
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/clock.hpp"
+#include "base/log_line.hpp"
+#include "core/loop_core.hpp"
+#include "memory/array_pool.hpp"
+
+namespace evpl::core {
+namespace {
+
+/// Callbacks cause sends and sends cause callbacks: so often within one turn, then other connections have theirs.
+constexpr unsigned rounds_max = 4;
+/// While ports that are polled in memory are busy, the kernel is asked at most this often.
+constexpr std::int64_t kernel_poll_ns = 20'000;
+/// Unused memory is looked for this often.
+constexpr std::int64_t trim_ns = 500'000'000;
+/// Longer than this an idle time says nothing but "long".
+constexpr std::int64_t gap_cap_spins = 4;
+
+}  // namespace
+
+bool LoopCore::has_work() const noexcept {
+    return poll_again_ || !marked_.empty() || !dirty_.empty() || !deferred_.empty() || ready_watches_ != nullptr ||
+           !control->mailbox.empty() || (sleeper_ != nullptr && sleeper_->has_leftover());
+}
+
+// -- gather ----------------------------------------------------------------------------------------------------
+
+unsigned LoopCore::poll_ports() noexcept {
+    unsigned events = 0;
+    poll_again_ = false;
+    for (PortEntry* entry = ports_; entry != nullptr; entry = entry->next) events += entry->port->poll(options.batch);
+    return events;
+}
+
+unsigned LoopCore::gather(std::int64_t wait_ns_max) noexcept {
+    unsigned events = 0;
+    if (memory_ports_ || poll_again_) events = poll_ports();
+    if (events > 0 || has_work()) wait_ns_max = 0;
+    if (wait_ns_max > 0) return events + sleep(wait_ns_max);
+    // The bell alone needs no look while the loop is awake: who rings it has put something into a queue that is looked at anyway.
+    if (sleeper_ == nullptr || sleeper_->watched() <= 1) return events;
+    if (memory_ports_ && now_ns_ - last_wait_ns_ < kernel_poll_ns && !sleeper_->has_leftover()) return events;
+    last_wait_ns_ = now_ns_;
+    return events + sleeper_->wait(0, options.batch, options.batch_bytes);
+}
+
+unsigned LoopCore::sleep(std::int64_t wait_ns_max) noexcept {
+    if (!sleeper()) return 0;  // no descriptor is left: the loop spins, and everything still works
+    if (before_wait != nullptr) before_wait(before_wait_context, facade);
+    control->bell.prepare_sleep();
+    bool stay_awake = has_work() || control->stop_requested() != stopping;
+    for (PortEntry* entry = ports_; memory_ports_ && entry != nullptr; entry = entry->next) {
+        const transport::Armed armed = entry->port->arm();
+        stay_awake |= armed.work_waiting;
+        wait_ns_max = std::min(wait_ns_max, armed.sleep_ns_max);
+    }
+    if (const std::int64_t due = timers.next_due_ns(); due != INT64_MAX) {
+        wait_ns_max = std::min(wait_ns_max, std::max<std::int64_t>(due - base::clock_ns(), 0));
+    }
+    if (trim_pending_) wait_ns_max = std::min(wait_ns_max, std::max<std::int64_t>(trim_due_ns_ - now_ns_, 0));
+    if (stay_awake) wait_ns_max = 0;
+    if (wait_ns_max > 0) ++metrics.sleeps;
+    const unsigned events = sleeper_->wait(wait_ns_max, options.batch, options.batch_bytes);
+    control->bell.cancel_sleep();
+    for (PortEntry* entry = ports_; memory_ports_ && entry != nullptr; entry = entry->next) entry->port->disarm();
+    now_ns_ = base::clock_ns();
+    last_wait_ns_ = now_ns_;
+    if (after_wait != nullptr) after_wait(after_wait_context, facade);
+    return events;
+}
+
+// -- work ------------------------------------------------------------------------------------------------------
+
+unsigned LoopCore::dispatch_marked() noexcept {
+    unsigned count = 0;
+    decltype(marked_) batch;
+    batch.take(marked_);
+    while (Member* member = batch.pop()) {
+        member->dispatch();
+        ++count;
+    }
+    return count;
+}
+
+unsigned LoopCore::flush_dirty() noexcept {
+    unsigned count = 0;
+    decltype(dirty_) batch;
+    batch.take(dirty_);
+    while (Member* member = batch.pop()) {
+        member->flush_outbox();
+        ++count;
+    }
+    metrics.flushes += count;
+    return count;
+}
+
+unsigned LoopCore::run_posts() noexcept {
+    if (control->mailbox.empty()) return 0;
+    const unsigned count = control->mailbox.drain(options.batch, [this](Task& task) {
+        try {
+            task();
+        } catch (...) {
+            callback_threw();
+        }
+    });
+    metrics.posts_run += count;
+    return count;
+}
+
+unsigned LoopCore::run_deferred() noexcept {
+    unsigned count = 0;
+    const std::uint32_t waiting = std::min(deferred_.size(), options.batch);  // what these defer waits for the next turn
+    for (; count < waiting; ++count) {
+        Task task = std::move(deferred_.front());
+        deferred_.pop();
+        try {
+            task();
+        } catch (...) {
+            callback_threw();
+        }
+    }
+    if (count > 0 && deferred_.empty()) deferred_.shrink();
+    return count;
+}
+
+unsigned LoopCore::work() noexcept {
+    unsigned done = 0;
+    for (unsigned round = 0; round < rounds_max; ++round) {
+        done += dispatch_marked();
+        if (round == 0) {
+            if (ready_watches_ != nullptr) done += run_watches();
+            const unsigned fired = timers.expire(now_ns_, options.batch);
+            metrics.timers_fired += fired;
+            done += fired + run_posts() + run_deferred();
+            done += dispatch_marked();
+        }
+        done += flush_dirty();
+        if (poll_again_) done += poll_ports();
+        if (marked_.empty() && dirty_.empty()) break;
+    }
+    return done;
+}
+
+void LoopCore::finish_turn(std::int64_t started_ns, bool busy) noexcept {
+    while (Member* member = touched_.pop()) member->settle();
+    heap_->drain_returns();
+    memory::Heap::flush_departures();
+    if (turn_end != nullptr) turn_end(turn_end_context, facade);
+    free_buried();
+    ++metrics.turns;
+    now_ns_ = base::clock_ns();
+    if (!busy) {
+        ++metrics.empty_polls;
+        return;
+    }
+    const std::int64_t spent = now_ns_ - started_ns;
+    metrics.busy_ns += std::uint64_t(spent);
+    if (std::uint64_t(spent) > metrics.longest_turn_ns) metrics.longest_turn_ns = std::uint64_t(spent);
+    if (spent > options.stall.ns) [[unlikely]] {
+        ++metrics.stalls;
+        base::log_format(LogLevel::warning, "%s: a turn took %lld us: a callback or a timer works too long", options.name,
+                         static_cast<long long>(spent / 1000));
+    }
+}
+
+bool LoopCore::turn(std::int64_t wait_ns_max) noexcept {
+    now_ns_ = base::clock_ns();
+    const unsigned events = gather(wait_ns_max);
+    const std::int64_t started_ns = now_ns_;
+    const bool busy = work() + events > 0;
+    finish_turn(started_ns, busy);
+    last_start_ns_ = started_ns;
+    learn(busy);
+    if (trim_pending_) [[likely]] {
+        if (now_ns_ >= trim_due_ns_) trim();
+    } else if (busy) {
+        trim_pending_ = true;
+        trim_due_ns_ = now_ns_ + trim_ns;
+    }
+    return busy;
+}
+
+// Two looks at an idle loop give back what it does not need; then it sleeps undisturbed.
+void LoopCore::trim() noexcept {
+    trim_pending_ = heap_->trim();
+    trim_due_ns_ = now_ns_ + trim_ns;
+    if (!trim_pending_) memory::trim_arrays();
+}
+
+// -- hybrid ----------------------------------------------------------------------------------------------------
+
+// Spinning pays when the next event is expected sooner than a sleep and wake-up cost. What is learned is the usual length of an idle
+// time, whether it was spent spinning or asleep, so no probe is needed to find out that traffic has become dense.
+void LoopCore::learn(bool busy) noexcept {
+    if (!busy) {
+        if (idle_since_ns_ == 0) idle_since_ns_ = now_ns_;
+        return;
+    }
+    if (idle_since_ns_ != 0) {
+        const std::int64_t gap = std::min(last_start_ns_ - idle_since_ns_, options.spin.ns * gap_cap_spins);
+        expected_gap_ns_ += (gap - expected_gap_ns_) / 4;
+    }
+    idle_since_ns_ = now_ns_;
+    const bool dense = expected_gap_ns_ <= options.spin.ns;
+    spin_until_ns_ = dense ? now_ns_ + options.spin.ns : now_ns_;
+}
+
+std::int64_t LoopCore::next_wait_ns() const noexcept {
+    switch (options.mode) {
+    case Mode::poll: return 0;
+    case Mode::event: return INT64_MAX;
+    case Mode::hybrid: return now_ns_ < spin_until_ns_ ? 0 : INT64_MAX;
+    }
+    return INT64_MAX;
+}
+
+// -- run -------------------------------------------------------------------------------------------------------
+
+bool LoopCore::is_idle() const noexcept {
+    return members_ == nullptr && timers.timers() == 0 && watches_ == 0 && !has_work();
+}
+
+namespace {
+/// Which loop runs on this thread: memory let go for other loops is sent home in batches, and nested loops restore it.
+class Current {
+public:
+    explicit Current(memory::Heap* heap) noexcept : before_(memory::Heap::current()) { memory::Heap::set_current(heap); }
+    ~Current() {
+        if (before_ == nullptr) memory::Heap::flush_departures();
+        memory::Heap::set_current(before_);
+    }
+
+private:
+    memory::Heap* before_;
+};
+}  // namespace
+
+int LoopCore::run(bool until_idle) noexcept {
+    if (running_) {
+        fail(Errc::misuse, "run() was called inside a callback of the same loop");
+        return 1;
+    }
+    const Current current(heap_);
+    running_ = true;
+    now_ns_ = base::clock_ns();
+    for (;;) {
+        if (control->stop_requested() && stop_step()) break;
+        if (until_idle && is_idle()) break;
+        std::int64_t wait = next_wait_ns();
+        if (stopping && wait > 0) wait = std::clamp<std::int64_t>(drain_until_ns_ - now_ns_, 0, 10'000'000);
+        turn(wait);
+    }
+    control->clear_stop();
+    stopping = draining_ = false;
+    running_ = false;
+    return 0;
+}
+
+bool LoopCore::run_once(std::int64_t wait_ns) noexcept {
+    if (running_) return false;
+    const Current current(heap_);
+    running_ = true;
+    if (armed_for_host_) disarm_for_host();
+    bool busy = false;
+    if (control->stop_requested() && stop_step()) {
+        control->clear_stop();
+        stopping = draining_ = false;
+    } else {
+        busy = turn(wait_ns);
+    }
+    if (nested_) arm_for_host();
+    running_ = false;
+    return busy;
+}
+
+// -- stop ------------------------------------------------------------------------------------------------------
+
+/// One look at a stop under way. True: every member had its last callback.
+bool LoopCore::stop_step() noexcept {
+    if (!stopping) {
+        stopping = true;
+        const std::int64_t drain_ns = control->drain_ns();
+        draining_ = drain_ns > 0;
+        drain_until_ns_ = drain_ns >= INT64_MAX - now_ns_ ? INT64_MAX : now_ns_ + drain_ns;
+        stop_members(draining_);
+    } else if (draining_) {
+        const std::int64_t drain_ns = control->drain_ns();  // a later, shorter request
+        if (drain_ns == 0 || now_ns_ >= drain_until_ns_) {
+            draining_ = false;
+            stop_members(false);
+        }
+    } else if (alive_ > 0 && marked_.empty()) {
+        stop_members(false);  // what callbacks opened meanwhile
+    }
+    return alive_ == 0;
+}
+
+void LoopCore::stop_members(bool drain) noexcept {
+    for (Member* member = members_; member != nullptr; member = member->next) {
+        if (member->is_alive()) member->stop(drain, Error(Errc::stopped, Step::loop, Who::local));
+    }
+}
+
+// -- nesting ---------------------------------------------------------------------------------------------------
+
+// The host's loop sleeps on our descriptor: whatever may need us has to make it readable.
+void LoopCore::arm_for_host() noexcept {
+    armed_for_host_ = true;
+    control->bell.prepare_sleep();
+    bool now = has_work() || control->stop_requested();
+    std::int64_t due = timers.next_due_ns();
+    for (PortEntry* entry = ports_; memory_ports_ && entry != nullptr; entry = entry->next) {
+        const transport::Armed armed = entry->port->arm();
+        now |= armed.work_waiting;
+        if (armed.sleep_ns_max != INT64_MAX) due = std::min(due, now_ns_ + armed.sleep_ns_max);
+    }
+    if (now) due = 1;  // in the past: at once
+    itimerspec when{};
+    if (due != INT64_MAX) {
+        when.it_value.tv_sec = time_t(due / 1'000'000'000);
+        when.it_value.tv_nsec = long(due % 1'000'000'000);
+    }
+    timerfd_settime(timer_fd_, TFD_TIMER_ABSTIME, &when, nullptr);
+}
+
+void LoopCore::disarm_for_host() noexcept {
+    armed_for_host_ = false;
+    control->bell.cancel_sleep();
+    for (PortEntry* entry = ports_; memory_ports_ && entry != nullptr; entry = entry->next) entry->port->disarm();
+}
+
+}  // namespace evpl::core

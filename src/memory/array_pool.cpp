@@ -1,0 +1,66 @@
+#include "memory/array_pool.hpp"
+
+#include <bit>
+#include <cstdlib>
+#include <new>
+
+namespace evpl::memory {
+namespace {
+
+constexpr unsigned least_shift = 7;   // 128 bytes
+constexpr unsigned most_shift = 20;   // 1 MiB
+constexpr unsigned kept_per_size = 8; // more than this goes back to the system at once
+
+struct Kept {
+    Kept* next;
+};
+
+struct Store {
+    Kept* first[most_shift - least_shift + 1] = {};
+    unsigned count[most_shift - least_shift + 1] = {};
+
+    void trim() noexcept {
+        for (unsigned i = 0; i <= most_shift - least_shift; ++i) {
+            while (Kept* array = first[i]) {
+                first[i] = array->next;
+                std::free(array);
+            }
+            count[i] = 0;
+        }
+    }
+    ~Store() { trim(); }
+};
+
+thread_local Store store;
+
+unsigned shift_of(std::size_t bytes) noexcept {
+    const unsigned shift = unsigned(std::bit_width(bytes - 1));
+    return shift < least_shift ? least_shift : shift;
+}
+
+}  // namespace
+
+void* take_array(std::size_t bytes) noexcept {
+    const unsigned shift = shift_of(bytes);
+    if (shift > most_shift) return std::malloc(bytes);
+    Kept*& first = store.first[shift - least_shift];
+    if (first == nullptr) return std::malloc(std::size_t(1) << shift);
+    Kept* array = first;
+    first = array->next;
+    --store.count[shift - least_shift];
+    return array;
+}
+
+void give_array(void* array, std::size_t bytes) noexcept {
+    const unsigned shift = shift_of(bytes);
+    if (shift > most_shift || store.count[shift - least_shift] >= kept_per_size) {
+        std::free(array);
+        return;
+    }
+    store.first[shift - least_shift] = new (array) Kept{store.first[shift - least_shift]};
+    ++store.count[shift - least_shift];
+}
+
+void trim_arrays() noexcept { store.trim(); }
+
+}  // namespace evpl::memory

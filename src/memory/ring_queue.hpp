@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <utility>
+
+#include "memory/array_pool.hpp"
+
+namespace evpl::memory {
+
+/// A queue in a ring that grows by doubling; `inline_count` (a power of two) elements need no array.
+/// push fails only without memory. An empty queue gives its array back in shrink().
+template <class T, std::uint32_t inline_count>
+class RingQueue {
+    static_assert((inline_count & (inline_count - 1)) == 0);
+
+public:
+    RingQueue() noexcept : items_(inline_items()) {}
+    RingQueue(const RingQueue&) = delete;
+    RingQueue& operator=(const RingQueue&) = delete;
+    ~RingQueue() {
+        clear();
+        shrink();
+    }
+
+    bool empty() const noexcept { return head_ == tail_; }
+    std::uint32_t size() const noexcept { return tail_ - head_; }
+    T& operator[](std::uint32_t i) noexcept { return items_[(head_ + i) & mask_]; }
+    const T& operator[](std::uint32_t i) const noexcept { return items_[(head_ + i) & mask_]; }
+    T& front() noexcept { return items_[head_ & mask_]; }
+    T& back() noexcept { return items_[(tail_ - 1) & mask_]; }
+
+    /// Room for `more` further elements. False: out of memory, nothing changed.
+    [[nodiscard]] bool reserve(std::uint32_t more) noexcept {
+        return size() + more <= mask_ + 1 || grow(size() + more);
+    }
+    [[nodiscard]] bool push(T&& item) noexcept {
+        if (!reserve(1)) return false;
+        new (&items_[tail_++ & mask_]) T(std::move(item));
+        return true;
+    }
+    void pop() noexcept { items_[head_++ & mask_].~T(); }
+    void clear() noexcept {
+        while (!empty()) pop();
+    }
+    /// Gives the array back when the queue is empty and beyond its inline room.
+    void shrink() noexcept {
+        if (!empty() || items_ == inline_items()) return;
+        give_array(items_, (mask_ + 1) * sizeof(T));
+        items_ = inline_items();
+        mask_ = inline_count - 1;
+        head_ = tail_ = 0;
+    }
+
+private:
+    T* inline_items() noexcept { return reinterpret_cast<T*>(inline_); }
+
+    bool grow(std::uint32_t wanted) noexcept {
+        std::uint32_t capacity = mask_ + 1;
+        while (capacity < wanted) {
+            if (capacity > (1u << 30)) return false;
+            capacity *= 2;
+        }
+        auto* bigger = static_cast<T*>(take_array(capacity * sizeof(T)));
+        if (bigger == nullptr) return false;
+        const std::uint32_t count = size();
+        for (std::uint32_t i = 0; i < count; ++i) {
+            T& old = (*this)[i];
+            new (&bigger[i]) T(std::move(old));
+            old.~T();
+        }
+        if (items_ != inline_items()) give_array(items_, (mask_ + 1) * sizeof(T));
+        items_ = bigger;
+        mask_ = capacity - 1;
+        head_ = 0;
+        tail_ = count;
+        return true;
+    }
+
+    T* items_;
+    std::uint32_t head_ = 0;
+    std::uint32_t tail_ = 0;
+    std::uint32_t mask_ = inline_count - 1;
+    alignas(T) std::byte inline_[inline_count * sizeof(T)];
+};
+
+}  // namespace evpl::memory

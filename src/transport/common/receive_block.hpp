@@ -1,0 +1,56 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+
+#include "memory/heap.hpp"
+
+namespace evpl::transport {
+
+/// The block that all links of a port read into: slices are cut off it, so that an idle connection holds no memory. When all slices are
+/// gone it is used again from the start, and so stays in the cache.
+class ReceiveBlock {
+public:
+    static constexpr std::uint32_t size_bytes = 256u << 10;
+
+    explicit ReceiveBlock(memory::Heap& heap) noexcept : heap_(heap) {}
+
+    /// At least `least` free bytes (least <= size_bytes); empty: out of buffers.
+    std::span<std::byte> room(std::uint32_t least) noexcept {
+        if (block_ && memory::is_sole(block_)) used_ = 0;
+        if (!block_ || size_bytes - used_ < least) [[unlikely]] {
+            if (!renew()) return {};
+        }
+        return block_.bytes().subspan(used_);
+    }
+
+    /// The first n bytes of room(), as a slice. The next one starts on a new cache line.
+    Buffer cut(std::uint32_t n) noexcept {
+        Buffer slice = block_.share(used_, n);
+        used_ = std::min((used_ + n + 63u) & ~63u, size_bytes);
+        return slice;
+    }
+
+    /// Gives the block back (before a long sleep).
+    void drop() noexcept {
+        block_.reset();
+        used_ = 0;
+    }
+
+private:
+    bool renew() noexcept {
+        block_.reset();
+        used_ = 0;
+        auto made = heap_.allocate(size_bytes);
+        if (!made) return false;
+        block_ = *std::move(made);
+        return true;
+    }
+
+    memory::Heap& heap_;
+    Buffer block_;
+    std::uint32_t used_ = 0;
+};
+
+}  // namespace evpl::transport

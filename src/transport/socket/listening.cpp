@@ -1,0 +1,355 @@
+// Listeners: bind, accept, hand out, and waiting when the process is out of descriptors.
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <new>
+
+#include "transport/socket/port.hpp"
+#include "transport/socket/zero_copy.hpp"
+
+namespace evpl::transport::socket {
+namespace {
+
+/// Connections taken per event; more wait for the next turn, so that a flood does not starve the connected.
+constexpr unsigned accepts_per_event = 64;
+/// Out of descriptors: tried again so often, and at once when one of ours is closed.
+constexpr std::int64_t accept_retry_ns = 50'000'000;
+
+bool out_of_resources(int error) noexcept { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
+
+// Errors of the peer's, not of the listener (accept(2), "Error handling").
+bool peer_gave_up(int error) noexcept {
+    return error == ECONNABORTED || error == EPROTO || error == ENETDOWN || error == ENOPROTOOPT || error == EHOSTDOWN ||
+           error == ENONET || error == EHOSTUNREACH || error == EOPNOTSUPP || error == ENETUNREACH || error == EPERM;
+}
+
+}  // namespace
+
+class SocketListening final : public Listening, public Watcher {
+public:
+    SocketListening(SocketPort& owner, Flavor kind, const Options& settings) noexcept : flavor(kind), options(settings) { port = &owner; }
+
+    std::string_view url() const noexcept override { return url_text; }
+    std::uint16_t port_number() const noexcept override { return number; }
+
+    void pause() noexcept override {
+        paused_by_owner = true;
+        disarm();
+    }
+    void resume() noexcept override {
+        paused_by_owner = false;
+        if (!waiting) arm();
+    }
+
+    void close() noexcept override {
+        if (waiting) unlist();
+        socket_port().sleeper.remove(*this, true);
+        ::close(fd);
+        remove_file();
+        delete this;
+    }
+
+    std::uint32_t ready(std::uint32_t) override {
+        for (unsigned i = 0; i < accepts_per_event && armed; ++i) {
+            if (!accept_one()) break;
+        }
+        return 0;
+    }
+
+    /// Something was freed, or time has passed.
+    void retry() noexcept {
+        if (!waiting) return;
+        unlist();
+        if (!paused_by_owner) arm();
+    }
+
+    bool arm() noexcept {
+        if (armed) return true;
+        armed = socket_port().sleeper.add(*this, fd, EPOLLIN).ok();
+        return armed;
+    }
+
+    SocketPort& socket_port() noexcept { return *static_cast<SocketPort*>(port); }
+
+    int fd = -1;
+    Flavor flavor;
+    Options options;
+    char url_text[200] = {};
+    std::uint16_t number = 0;
+    char path[108] = {};          // unix: the file to remove
+    dev_t device = 0;
+    ino_t inode = 0;
+    bool armed = false;
+    bool paused_by_owner = false;
+    bool waiting = false;         // in the port's list, for descriptors or memory
+    SocketListening* next_waiting = nullptr;
+
+private:
+    bool accept_one() {
+        SocketAddress from;
+        const int peer_fd = ::accept4(fd, &from.base, &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (peer_fd < 0) return accept_failed(errno);
+        const Address peer = from_kernel(from);
+        if (acceptor->taken(peer_fd, peer)) return true;
+        const auto link = socket_port().wrap_accepted(peer_fd, flavor, peer);
+        if (!link) {
+            wait_for_resources(link.error());
+            return false;
+        }
+        (*link)->caps = &caps_of(flavor, options.zero_copy);
+        if (options.zero_copy) (*link)->zero_copy = new (std::nothrow) ZeroCopy;
+        if (!acceptor->accepted(**link)) {
+            socket_port().drop_accepted(**link);
+            return true;
+        }
+        socket_port().start_accepted(**link);
+        return true;
+    }
+
+    bool accept_failed(int error) {
+        if (error == EINTR || peer_gave_up(error)) return true;
+        if (error == EAGAIN || error == EWOULDBLOCK) return false;
+        if (out_of_resources(error)) {
+            wait_for_resources(Error::from_errno(error, Step::accept));
+            return false;
+        }
+        disarm();
+        acceptor->failed(Error::from_errno(error, Step::accept));
+        return false;
+    }
+
+    void wait_for_resources(Error why) {
+        disarm();
+        waiting = true;
+        next_waiting = socket_port().paused_listeners_;
+        socket_port().paused_listeners_ = this;
+        socket_port().host.set_alarm(socket_port(), socket_port().host.now_ns() + accept_retry_ns);
+        acceptor->paused(why);
+    }
+
+    void unlist() noexcept {
+        waiting = false;
+        for (SocketListening** at = &socket_port().paused_listeners_; *at != nullptr; at = &(*at)->next_waiting) {
+            if (*at != this) continue;
+            *at = next_waiting;
+            return;
+        }
+    }
+
+    void disarm() noexcept {
+        if (!armed) return;
+        armed = false;
+        socket_port().sleeper.remove(*this, false);
+    }
+
+    void remove_file() noexcept {
+        struct stat now {};
+        if (path[0] == '\0' || options.unlink == 0) return;
+        if (::stat(path, &now) == 0 && now.st_dev == device && now.st_ino == inode) ::unlink(path);
+    }
+};
+
+void SocketPort::retry_listeners() noexcept {
+    SocketListening* list = paused_listeners_;
+    while (list != nullptr) {
+        SocketListening* one = list;
+        list = list->next_waiting;
+        one->retry();
+    }
+}
+
+// -- accepted links --------------------------------------------------------------------------------------------
+
+Result<SocketLink*> SocketPort::wrap_accepted(int fd, Flavor flavor, const Address& peer) noexcept {
+    SocketLink* link = take_link();
+    if (link == nullptr) {
+        ::close(fd);
+        return Errc::out_of_memory;
+    }
+    link->state = SocketLink::State::open;
+    link->flavor = flavor;
+    link->peer = peer;
+    link->watched_fd = fd;
+    return link;
+}
+
+void SocketPort::drop_accepted(SocketLink& link) noexcept {
+    close_descriptor(link, false);
+    release(link);
+}
+
+void SocketPort::start_accepted(SocketLink& link) {
+    const auto added = sleeper.add(link, link.watched_fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+    if (!added) return fail(link, added.error());
+    link.sink->opened();
+}
+
+Result<Link*> SocketPort::adopt(const Endpoint& endpoint, int fd, const Address& peer, Sink& sink, SendQueue& outbox) {
+    Diagnostic unused;
+    const bool local = endpoint.scheme() == "unix";
+    const auto options = parse_options(endpoint, local ? Flavor::unix_stream : Flavor::tcp, unused);
+    if (!options) {
+        ::close(fd);
+        return options.error();
+    }
+    const Flavor flavor = !local ? Flavor::tcp : options->message_mode ? Flavor::unix_message : Flavor::unix_stream;
+    const auto wrapped = wrap_accepted(fd, flavor, peer);
+    if (!wrapped) return wrapped.error();
+    SocketLink& link = **wrapped;
+    link.sink = &sink;
+    link.outbox = &outbox;
+    link.caps = &caps_of(flavor, options->zero_copy);
+    const auto added = sleeper.add(link, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+    if (!added) {
+        drop_accepted(link);
+        return added.error();
+    }
+    owe(link, SocketLink::owe_open);
+    return static_cast<Link*>(&link);
+}
+
+// -- bind ------------------------------------------------------------------------------------------------------
+
+namespace {
+
+Error bind_failed(const Endpoint& at, int error, Step step, Diagnostic& why) noexcept {
+    const Error failure = Error::from_errno(error, step);
+    char port_text[16] = "";
+    if (at.has_port()) std::snprintf(port_text, sizeof port_text, ":%u", at.port());
+    std::snprintf(why.text, sizeof why.text, "cannot listen at %.*s://%.*s%s: %s (%s)", int(at.scheme().size()), at.scheme().data(),
+                  int(std::min<std::size_t>(at.host().size(), 120)), at.host().data(), port_text, name_of(failure.code()),
+                  std::strerror(error));
+    return failure;
+}
+
+// A socket file that nobody listens at is left over from a process that ended: connecting to it is refused.
+bool remove_stale_file(const SocketAddress& address) noexcept {
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return false;
+    const bool refused = ::connect(fd, &address.base, address.size) != 0 && errno == ECONNREFUSED;
+    ::close(fd);
+    struct stat info {};
+    if (!refused || ::stat(address.local.sun_path, &info) != 0 || !S_ISSOCK(info.st_mode)) return false;
+    return ::unlink(address.local.sun_path) == 0;
+}
+
+int bind_unix(int fd, const SocketAddress& address, const Options& options) noexcept {
+    if (::bind(fd, &address.base, address.size) == 0) return 0;
+    if (errno != EADDRINUSE || address.local.sun_path[0] == '\0' || options.unlink == 0) return errno;
+    if (!remove_stale_file(address)) return EADDRINUSE;
+    return ::bind(fd, &address.base, address.size) == 0 ? 0 : errno;
+}
+
+int system_backlog() noexcept {
+    int value = 4096;  // the kernel's default since 5.4 (listen(2)); read, as listen() would cap a larger one silently
+    if (FILE* file = std::fopen("/proc/sys/net/core/somaxconn", "re")) {
+        if (std::fscanf(file, "%d", &value) != 1) value = 4096;
+        std::fclose(file);
+    }
+    return value;
+}
+
+}  // namespace
+
+Result<Listening*> SocketPort::listen(const Endpoint& at, bool shared, Acceptor& acceptor, Diagnostic& why) {
+    const bool local = at.scheme() == "unix";
+    const auto options = parse_options(at, local ? Flavor::unix_stream : Flavor::tcp, why);
+    if (!options) return options.error();
+    const Flavor flavor = !local ? Flavor::tcp : options->message_mode ? Flavor::unix_message : Flavor::unix_stream;
+    if (shared && local) return Errc::not_supported;
+    SocketAddress bound;
+    const auto opened = open_bound_socket(at, flavor, shared || options->reuse_port, *options, bound, why);
+    if (!opened) return opened.error();
+    const int fd = *opened;
+    const int backlog = options->backlog > 0 ? int(options->backlog) : system_backlog();
+    if (::listen(fd, backlog) != 0) {
+        const Error error = bind_failed(at, errno, Step::listen, why);
+        ::close(fd);
+        return error;
+    }
+    auto* listening = new (std::nothrow) SocketListening(*this, flavor, *options);
+    if (listening == nullptr) {
+        ::close(fd);
+        return Errc::out_of_memory;
+    }
+    listening->fd = fd;
+    listening->acceptor = &acceptor;
+    struct stat file {};
+    if (local && at.host().front() != '@' && ::stat(bound.local.sun_path, &file) == 0) {
+        std::memcpy(listening->path, bound.local.sun_path, sizeof listening->path - 1);
+        listening->device = file.st_dev;
+        listening->inode = file.st_ino;
+    }
+    listening->number = from_kernel(bound).port;
+    describe_bound(at, listening->number, listening->url_text);
+    if (!listening->arm()) {
+        listening->close();
+        return Errc::out_of_memory;
+    }
+    return static_cast<Listening*>(listening);
+}
+
+void describe_bound(const Endpoint& at, std::uint16_t number, std::span<char> text) noexcept {
+    const bool bracket = at.host().find(':') != std::string_view::npos;
+    const int host = int(std::min<std::size_t>(at.host().size(), 120));
+    if (at.has_port()) {
+        std::snprintf(text.data(), text.size(), "%.*s://%s%.*s%s:%u", int(at.scheme().size()), at.scheme().data(), bracket ? "[" : "", host,
+                      at.host().data(), bracket ? "]" : "", number);
+    } else {
+        std::snprintf(text.data(), text.size(), "%.*s://%.*s", int(at.scheme().size()), at.scheme().data(), host, at.host().data());
+    }
+}
+
+Result<int> open_bound_socket(const Endpoint& at, Flavor flavor, bool shared, const Options& options, SocketAddress& bound,
+                              Diagnostic& why) noexcept {
+    const bool local = flavor == Flavor::unix_stream || flavor == Flavor::unix_message;
+    SocketAddress wanted;
+    if (local) {
+        const auto path = unix_address(at, why);
+        if (!path) return path.error();
+        wanted = *path;
+    } else {
+        const auto address = literal_address(at, why);
+        if (!address) return address.error();
+        wanted = to_kernel(*address);
+    }
+    const int type = flavor == Flavor::udp ? SOCK_DGRAM : flavor == Flavor::unix_message ? SOCK_SEQPACKET : SOCK_STREAM;
+    int fd = ::socket(wanted.base.sa_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 && errno == EAFNOSUPPORT && at.host() == "*") {  // no IPv6 here: "*" means all of IPv4
+        Address any;
+        any.family = Address::Family::ipv4;
+        any.port = at.port();
+        wanted = to_kernel(any);
+        fd = ::socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    }
+    if (fd < 0) return bind_failed(at, errno, Step::open, why);
+    const int on = 1, off = 0;
+    if (wanted.base.sa_family == AF_INET6) {
+        const bool both = at.host() == "*";
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, both ? &off : &on, sizeof on);
+    }
+    if (flavor == Flavor::tcp) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (shared) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    if (const auto applied = apply_options(fd, flavor, wanted.base.sa_family == AF_INET6, options, why); !applied) {
+        ::close(fd);
+        return applied.error();
+    }
+    const int error = local ? bind_unix(fd, wanted, options) : ::bind(fd, &wanted.base, wanted.size) == 0 ? 0 : errno;
+    if (error != 0) {
+        ::close(fd);
+        return bind_failed(at, error, Step::bind, why);
+    }
+    bound = wanted;
+    if (!local) {
+        bound.size = sizeof bound.storage;
+        getsockname(fd, &bound.base, &bound.size);
+    }
+    return fd;
+}
+
+}  // namespace evpl::transport::socket
