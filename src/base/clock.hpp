@@ -14,8 +14,8 @@ namespace detail {
 inline std::atomic<ClockFn> clock_override{nullptr};
 }
 
-/// Replaces the clock of the whole process; null brings CLOCK_MONOTONIC back. For tests in virtual time, before any loop runs.
-/// Thread: any.
+/// Replaces the clock of the whole process; null brings CLOCK_MONOTONIC back. For tests in virtual time, before any
+/// loop runs. Thread: any.
 void set_clock(ClockFn clock) noexcept;
 
 /// Monotonic time in nanoseconds. Thread: any. Cost: one load and the vdso(7), about 25 ns.

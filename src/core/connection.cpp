@@ -187,7 +187,7 @@ bool Connection::is_open() const noexcept { return state_of(*this).phase == Phas
 
 Address Connection::remote_address() const noexcept {
     const auto* link = state_of(*this).link;
-    return link != nullptr ? link->port->remote_address(*link) : Address{};
+    return link != nullptr ? link->port->remote_address(*link) : state_of(*this).peer_address;
 }
 
 Address Connection::local_address() const noexcept {
@@ -197,7 +197,9 @@ Address Connection::local_address() const noexcept {
 
 std::string_view Connection::remote_name() const noexcept {
     auto& c = const_cast<ConnectionState&>(state_of(*this));
-    if (c.link != nullptr && c.peer_text[0] == '\0') c.link->port->remote_name(*c.link, c.peer_text);
+    if (c.peer_text[0] != '\0') return c.peer_text;
+    if (c.link != nullptr) c.link->port->remote_name(*c.link, c.peer_text);
+    else if (c.peer_address.family != Address::Family::none) c.peer_address.describe(c.peer_text, sizeof c.peer_text);
     return c.peer_text;
 }
 

@@ -84,6 +84,7 @@ void ConnectionState::attach(transport::Link& made) noexcept {
     link = &made;
     made.sink = this;
     made.outbox = &outbox;
+    planned_caps = *made.caps;  // still asked for in on_close
     if (made.caps->kind == Kind::message) by_frames = false;
 }
 
@@ -181,6 +182,7 @@ void ConnectionState::completed(OperationId operation, Error error, Buffer&& buf
 
 void ConnectionState::closed(Error error) {
     link_closed = true;
+    if (link != nullptr) peer_address = link->port->remote_address(*link);  // still asked for in on_close
     if (phase <= Phase::open && close_reason.ok()) close_reason = error;
     note(ev_close);
 }

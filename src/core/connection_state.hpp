@@ -129,6 +129,7 @@ public:
 
     std::uint64_t received_bytes = 0, sent_bytes = 0;
     std::uint64_t receive_pauses = 0, send_pauses = 0;
+    Address peer_address;              ///< kept when the link goes
     char peer_text[112] = {};
 
 private:

@@ -41,6 +41,7 @@ LoopCore::~LoopCore() {
     // Everybody hears of the end; what their callbacks open meanwhile does, too. A bound ends a callback that always opens another.
     for (unsigned round = 0; round < 100 && alive_ > 0; ++round) {
         stop_members(false);
+        poll_ports();
         dispatch_marked();
         free_buried();
     }

@@ -301,7 +301,8 @@ bool LoopCore::stop_step() noexcept {
 }
 
 void LoopCore::stop_members(bool drain) noexcept {
-    for (Member* member = members_; member != nullptr; member = member->next) {
+    for (Member *member = members_, *next; member != nullptr; member = next) {
+        next = member->next;  // a listener leaves the list
         if (member->is_alive()) member->stop(drain, Error(Errc::stopped, Step::loop, Who::local));
     }
 }

@@ -9,8 +9,8 @@ namespace evpl::transport::sim {
 namespace {
 
 constexpr std::size_t piece_bytes_most = 64u << 10;
-constexpr std::uint32_t pieces_out_most = 1024;        // bounds the empty messages of a link
-constexpr unsigned memory_tries_most = 8;              // 1 ms apart; then the link ends with out_of_buffers
+constexpr std::uint32_t pieces_out_most = 1024;  // bounds the empty messages of a link
+constexpr unsigned memory_tries_most = 8;        // 1 ms apart; then the link ends with out_of_buffers
 constexpr std::int64_t memory_retry_ns = 1'000'000;
 
 }  // namespace
@@ -244,7 +244,7 @@ struct SimPort::Piece {
     std::uint32_t slices = 0;  ///< whole slices to take, when the piece ends a message
     bool end_of_message = false;
     bool fits = false;
-    Error error;               ///< a datagram that cannot go
+    Error error;  ///< a datagram that cannot go
     Address target;
 };
 
@@ -296,7 +296,8 @@ SimPort::Piece SimPort::next_piece(SimLink& link) {
             piece.end_of_message = ends_message(link, outbox[piece.slices++]);
         }
     }
-    const std::size_t room = world.options.window_bytes - std::min<std::size_t>(world.options.window_bytes, link.window_used);
+    const std::size_t room =
+        world.options.window_bytes - std::min<std::size_t>(world.options.window_bytes, link.window_used);
     piece.bytes = std::min({message, room, piece_bytes_most});
     piece.fits = (piece.bytes > 0 || message == 0) && link.pieces_out < pieces_out_most;
     if (piece.bytes > 0 && world.random.chance(world.options.split))
@@ -337,7 +338,8 @@ void SimPort::check_key(SimLink& link, const Buffer& slice) {
     if (device == nullptr) return;
     std::uint64_t room;
     const memory::Slab* slab = memory::slab_of(slice);
-    if (slab == nullptr || device->key_of(*slab, room) == nullptr) world.violation("a slice without a key in the link's domain");
+    if (slab == nullptr || device->key_of(*slab, room) == nullptr)
+        world.violation("a slice without a key in the link's domain");
 }
 
 /// Moves the piece's slices to the device. False: no memory for the list.
@@ -402,7 +404,8 @@ void SimPort::sent(SimLink& link) {
 
 /// One operation has been answered.
 void SimPort::completed(SimLink& link) {
-    const auto done = std::find_if(link.operations.begin(), link.operations.end(), [](const RemoteOperation& each) { return each.posted; });
+    const auto done = std::find_if(link.operations.begin(), link.operations.end(),
+                                   [](const RemoteOperation& each) { return each.posted; });
     if (done == link.operations.end()) return;
     RemoteOperation operation = std::move(*done);
     link.operations.erase(done);
@@ -415,8 +418,10 @@ void SimPort::completed(SimLink& link) {
 /// A draining link sends by itself what its outbox still has.
 void SimPort::pump(SimLink& link) {
     if (!link.draining || link.over || link.state != SimLink::State::open) return;
-    if (link.outbox->empty()) end_if_drained(link);
-    else flush(link);
+    if (link.outbox->empty())
+        end_if_drained(link);
+    else
+        flush(link);
 }
 
 void SimPort::end_if_drained(SimLink& link) {
@@ -426,7 +431,8 @@ void SimPort::end_if_drained(SimLink& link) {
     if (link.kind == Kind::datagram) return end_link(link, closed_here);
     if (!std::exchange(link.end_sent, true) && !link.silent) {
         const bool early = world.random.chance(world.options.early_end);
-        world.plan(Event::What::end_arrives, early ? world.now + 1 : world.next_arrival(link), link.peer, link.pieces_sent);
+        world.plan(Event::What::end_arrives, early ? world.now + 1 : world.next_arrival(link), link.peer,
+                   link.pieces_sent);
     }
     const Error end{Errc::end, Step::none, Who::peer};
     if (link.how == How::drain) {
@@ -435,7 +441,8 @@ void SimPort::end_if_drained(SimLink& link) {
     }
     // What has arrived and is not wanted any more: the peer learns that it was not read, behind all that it was sent.
     if (!link.inbound.empty() && !link.silent)
-        world.plan(Event::What::cut_arrives, world.next_arrival(link), link.peer, 0, {Errc::reset, Step::recv, Who::peer});
+        world.plan(Event::What::cut_arrives, world.next_arrival(link), link.peer, 0,
+                   {Errc::reset, Step::recv, Who::peer});
     end_link(link, link.ended ? end : closed_here);
 }
 
@@ -455,9 +462,11 @@ void SimPort::closed(SimLink& link) {
     link.exposed.clear();
     link.closed_told = true;
     world.trace("closed", link.number, std::uint64_t(link.error.code()));
-    const bool late = world.random.chance(world.options.late_retire);
-    if (late) world.plan(Event::What::retires, world.now + 1 + std::int64_t(world.random.below(50 * std::uint64_t(world.options.delay_most.ns) + 1)), link.name);
-    else post(Done::What::retired, link);
+    if (world.random.chance(world.options.late_retire)) {
+        world.plan(Event::What::retires, world.now + world.long_delay(), link.name);
+    } else {
+        post(Done::What::retired, link);
+    }
     link.sink->closed(link.error);
 }
 

@@ -39,7 +39,7 @@ void DeviceMemory::give_back(void* given) noexcept {
     auto* block = static_cast<Block*>(given);
     DeviceMemory* memory = block->memory;
     std::memset(block->bytes, 0xdd, memory->block_bytes_);  // whoever still reads it is found out
-    memory->free_.push_back(block->number);  // room was reserved by its first filling
+    memory->free_.push_back(block->number);                 // room was reserved by its first filling
     if (--memory->held_ == 0 && memory->orphan_) {
         if (memory->world_ != nullptr) std::erase(memory->world_->memories, memory);
         delete memory;
@@ -63,7 +63,8 @@ void World::violation(const char* what) noexcept {
     if (counted.violations++ == 0) counted.first_violation = what;
 }
 
-void World::trace(const char* upcall, std::uint64_t link, std::uint64_t detail, std::span<const std::byte> bytes) noexcept {
+void World::trace(const char* upcall, std::uint64_t link, std::uint64_t detail,
+                  std::span<const std::byte> bytes) noexcept {
     ++counted.upcalls;
     const auto mix = [this](std::uint64_t value) { hash = (hash ^ value) * 0x100000001b3u; };  // FNV-1a
     for (const char* c = upcall; *c != 0; ++c) mix(std::uint8_t(*c));
@@ -80,10 +81,13 @@ void World::trace(const char* upcall, std::uint64_t link, std::uint64_t detail, 
 
 using sim::World;
 
-SimNet::SimNet(const SimOptions& options) : world_(new World(options)), previous_(sim::current_net) { sim::current_net = this; }
+SimNet::SimNet(const SimOptions& options) : world_(new World(options)), previous_(sim::current_net) {
+    sim::current_net = this;
+}
 
 SimNet::~SimNet() {
-    for (const auto* port : world_->ports) EVPL_CHECK(port == nullptr, "a SimNet must outlive the loops that use it", port->id, 0);
+    for (const auto* port : world_->ports)
+        EVPL_CHECK(port == nullptr, "a SimNet must outlive the loops that use it", port->id, 0);
     for (auto* memory : world_->memories) memory->world_is_gone();
     sim::current_net = previous_;
     delete world_;
@@ -93,9 +97,13 @@ SimNet* SimNet::current() noexcept { return sim::current_net; }
 const SimOptions& SimNet::options() const noexcept { return world_->options; }
 std::int64_t SimNet::now_ns() const noexcept { return world_->now; }
 
-std::int64_t SimNet::next_event_ns() const noexcept { return world_->events.empty() ? INT64_MAX : world_->events.front().at; }
+std::int64_t SimNet::next_event_ns() const noexcept {
+    return world_->events.empty() ? INT64_MAX : world_->events.front().at;
+}
 
-void SimNet::advance(Duration by) { world_->run_until(by.ns > INT64_MAX - world_->now ? INT64_MAX - 1 : world_->now + by.ns); }
+void SimNet::advance(Duration by) {
+    world_->run_until(by.ns > INT64_MAX - world_->now ? INT64_MAX - 1 : world_->now + by.ns);
+}
 
 bool SimNet::step() {
     if (world_->events.empty()) return false;
@@ -154,8 +162,8 @@ bool SimNet::settle(unsigned real_ms) const noexcept {
         bool pending = false;
         memory::SlabStore::instance().for_each([&](memory::Slab& slab) {
             for (const auto& device : world_->devices)
-                pending |= device->enrolled() &&
-                           slab.keys[device->number()].state.load(std::memory_order_acquire) == memory::KeyState::pending;
+                pending |= device->enrolled() && slab.keys[device->number()].state.load(std::memory_order_acquire) ==
+                                                     memory::KeyState::pending;
         });
         if (!pending) return true;
         if (waited_us / 1000 >= real_ms) return false;

@@ -15,7 +15,7 @@ struct World;
 /// How a simulated network behaves. Chances are per mille, drawn from the seed; all faults are off by default.
 struct SimOptions {
     std::uint64_t seed = 1;
-    Duration delay_least = Duration::of_ns(10'000);   ///< one way; each trip draws between the two
+    Duration delay_least = Duration::of_ns(10'000);  ///< one way; each trip draws between the two
     Duration delay_most = Duration::of_ns(200'000);
 
     // -- faults of links
@@ -40,28 +40,29 @@ struct SimOptions {
     // -- the device
     bool receive_pause = true;
     bool half_close = true;
-    bool poll_only = false;                    ///< arm() limits the sleep; else completions ring the bell
-    unsigned devices = 1;                      ///< each with a protection domain; 0: any memory will do
-    std::uint32_t device_buffers = 64;         ///< receive blocks per port; beyond 3/4 of them bytes are copied out
-    std::uint32_t device_block_bytes = 2048;   ///< of a receive block, and the largest datagram
-    std::uint32_t window_bytes = 256u << 10;   ///< of one direction of a link: taken from the outbox and not yet delivered
+    bool poll_only = false;                   ///< arm() limits the sleep; else completions ring the bell
+    unsigned devices = 1;                     ///< each with a protection domain; 0: any memory will do
+    std::uint32_t device_buffers = 64;        ///< receive blocks per port; beyond 3/4 of them bytes are copied out
+    std::uint32_t device_block_bytes = 2048;  ///< of a receive block, and the largest datagram
+    std::uint32_t window_bytes =
+        256u << 10;  ///< of one direction of a link: taken from the outbox and not yet delivered
     std::uint32_t message_bytes_max = 1u << 20;
-    std::uint64_t fail_allocation_at = 0;      ///< the allocation of this number (from 1) fails; 0: none does
+    std::uint64_t fail_allocation_at = 0;  ///< the allocation of this number (from 1) fails; 0: none does
 };
 
 /// What a simulated network counts.
 struct SimStats {
-    std::uint64_t violations = 0;             ///< of the contract, by whoever drives the ports
+    std::uint64_t violations = 0;  ///< of the contract, by whoever drives the ports
     const char* first_violation = "";
-    std::uint64_t unregistered_remote = 0;    ///< reads and writes of remote memory with a local buffer without a key
-    std::uint64_t allocations = 0;            ///< steps that fail_allocation_at counts
-    std::size_t bytes_in_flight = 0;          ///< on the wire or in a device, not yet delivered
-    std::size_t bytes_held = 0;               ///< of outboxes, with a device that is not done with them
-    std::uint32_t device_buffers_held = 0;    ///< receive blocks that somebody keeps, also of ports that are gone
+    std::uint64_t unregistered_remote = 0;  ///< reads and writes of remote memory with a local buffer without a key
+    std::uint64_t allocations = 0;          ///< steps that fail_allocation_at counts
+    std::size_t bytes_in_flight = 0;        ///< on the wire or in a device, not yet delivered
+    std::size_t bytes_held = 0;             ///< of outboxes, with a device that is not done with them
+    std::uint32_t device_buffers_held = 0;  ///< receive blocks that somebody keeps, also of ports that are gone
     std::uint32_t device_buffers_held_most = 0;
-    std::uint64_t bytes_copied_out = 0;       ///< received by copy because too many receive blocks were held
-    std::uint32_t links_open = 0;             ///< between connect or accept and closed
-    std::uint32_t links_not_retired = 0;      ///< between connect or accept and retired
+    std::uint64_t bytes_copied_out = 0;   ///< received by copy because too many receive blocks were held
+    std::uint32_t links_open = 0;         ///< between connect or accept and closed
+    std::uint32_t links_not_retired = 0;  ///< between connect or accept and retired
     std::uint64_t links_made = 0;
     std::uint64_t datagrams_lost = 0;
     std::uint64_t upcalls = 0;
@@ -76,7 +77,8 @@ struct SimTrace {
 };
 
 /// A network in virtual time, and the devices on it. The newest one of a thread is what `sim://` means there.
-/// Same seed, same calls: same events, in the same order. It must outlive the loops that use it. Thread: the one that made it.
+/// Same seed, same calls: same events, in the same order. It must outlive the loops that use it. Thread: the one that
+/// made it.
 class SimNet {
 public:
     explicit SimNet(const SimOptions& options = {});
@@ -98,8 +100,8 @@ public:
     bool step();
     /// A completion waits in some port.
     bool completions_waiting() const noexcept;
-    /// Waits, in real time, until the registrar has answered what was asked of it for our domains; the only thing here that another
-    /// thread does. False: not within `real_ms`.
+    /// Waits, in real time, until the registrar has answered what was asked of it for our domains; the only thing here
+    /// that another thread does. False: not within `real_ms`.
     bool settle(unsigned real_ms = 1000) const noexcept;
 
     /// Cuts every open link, loudly (both ends hear reset) or silently.

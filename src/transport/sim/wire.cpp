@@ -11,7 +11,7 @@ namespace {
 // std::push_heap keeps the greatest in front: here the earliest, and of one instant the one planned first.
 bool later(const Event& a, const Event& b) noexcept { return a.at != b.at ? a.at > b.at : a.order > b.order; }
 
-constexpr std::size_t backlog_most = 128;          // as a listen(2) backlog; beyond: refused
+constexpr std::size_t backlog_most = 128;            // as a listen(2) backlog; beyond: refused
 constexpr std::size_t datagrams_waiting_most = 256;  // at a paused receiver; beyond: lost
 constexpr Error refused{Errc::refused, Step::connect, Who::peer};
 constexpr Error reset_by_peer{Errc::reset, Step::recv, Who::peer};
@@ -21,13 +21,18 @@ constexpr Error cut_by_network{Errc::reset, Step::recv, Who::system};
 
 std::int64_t World::delay() noexcept {
     const std::int64_t least = options.delay_least.ns, most = options.delay_most.ns;
-    const std::int64_t drawn = most > least ? least + std::int64_t(random.below(std::uint64_t(most - least + 1))) : least;
+    const std::int64_t drawn =
+        most > least ? least + std::int64_t(random.below(std::uint64_t(most - least + 1))) : least;
     return drawn > 0 ? drawn : 1;
+}
+
+std::int64_t World::long_delay() noexcept {
+    return 1 + std::int64_t(random.below(50 * std::uint64_t(options.delay_most.ns) + 1));
 }
 
 std::int64_t World::next_arrival(SimLink& from) {
     std::int64_t trip = delay();
-    if (random.chance(options.stall)) trip += std::int64_t(random.below(50 * std::uint64_t(options.delay_most.ns) + 1));
+    if (random.chance(options.stall)) trip += long_delay();
     from.arrive_at = std::max(from.arrive_at, std::max(now, from.transmit_at) + trip);
     if (SimLink* to = find(from.peer)) to->inbound_until = std::max(to->inbound_until, from.arrive_at);
     return from.arrive_at;
@@ -89,9 +94,7 @@ void World::happen(Event& event) {
         case cut_arrives: return cut(*link, event.error);
         case strike: return struck(*link, event.number != 0);
         case silence_noticed: return cut(*link, {Errc::peer_silent, Step::recv, Who::peer});
-        case unclogged:
-            link->clogged = false;
-            return port.post_writable(*link);
+        case unclogged: link->clogged = false; return port.post_writable(*link);
         case receive_again: return port.post_received(*link);
         case remote_arrives: return remote_arrived(*link, event.number);
         case remote_answered: return remote_done(*link, event.number, event.error);
@@ -122,7 +125,9 @@ void World::connect_answered_by(Event& event) {
     if (!event.error.ok()) return port.end_link(*from, event.error);
     from->peer = event.other;
     port.post(Done::What::opened, *from);
-    const auto when = [&] { return now + 1 + std::int64_t(random.below(std::uint64_t(std::max<std::int64_t>(1, options.fault_window.ns)))); };
+    const auto when = [&] {
+        return now + 1 + std::int64_t(random.below(std::uint64_t(std::max<std::int64_t>(1, options.fault_window.ns))));
+    };
     if (random.chance(options.reset)) plan(Event::What::strike, when(), from->name, 0);
     if (random.chance(options.silence)) plan(Event::What::strike, when(), from->name, 1);
 }
@@ -221,8 +226,10 @@ void World::transmit_datagram(SimLink& link, Fragment&& fragment) {
     for (unsigned i = 0; i < copies; ++i) {
         Event arrival;
         // One that is held up lets those behind it pass.
-        if (random.chance(options.reorder)) arrival.at = now + delay() + 4 * delay();
-        else arrival.at = link.arrive_at = std::max(link.arrive_at, now + delay());
+        if (random.chance(options.reorder))
+            arrival.at = now + delay() + 4 * delay();
+        else
+            arrival.at = link.arrive_at = std::max(link.arrive_at, now + delay());
         arrival.what = Event::What::arrives;
         arrival.link = to->link;
         arrival.other = link.name;
@@ -237,12 +244,14 @@ void World::arrived(Event& event) {
         // Nobody there any more: the sender is told, behind what was sent to it in order.
         SimLink* sender = find(event.other);
         if (sender != nullptr && sender->kind != Kind::datagram && !sender->over && !sender->silent)
-            plan(Event::What::cut_arrives, std::max(now + delay(), sender->inbound_until), sender->name, 0, reset_by_peer);
+            plan(Event::What::cut_arrives, std::max(now + delay(), sender->inbound_until), sender->name, 0,
+                 reset_by_peer);
         return;
     }
     if (link->silent || link->cut_pending) return;
     if (link->kind == Kind::datagram) {
-        const bool stranger = !link->target.empty() && static_cast<SimPort*>(link->port)->remote_address(*link) != event.fragment.source;
+        const bool stranger =
+            !link->target.empty() && static_cast<SimPort*>(link->port)->remote_address(*link) != event.fragment.source;
         if (stranger || link->inbound.size() >= datagrams_waiting_most) {
             ++counted.datagrams_lost;
             return;
@@ -274,21 +283,19 @@ void World::remote_arrived(SimLink& origin, std::uint64_t number) {
                                         [&](const RemoteOperation& each) { return each.id.value == number; });
     SimLink* target = find(origin.peer);
     if (operation == origin.operations.end() || origin.silent) return;
-    if (target == nullptr || target->over) return plan(Event::What::cut_arrives, now + delay(), origin.name, 0, reset_by_peer);
+    if (target == nullptr || target->over)
+        return plan(Event::What::cut_arrives, now + delay(), origin.name, 0, reset_by_peer);
     Error error{Errc::remote_access, Step::remote, Who::peer};
     const std::uint8_t needed = std::uint8_t(operation->reads ? Access::read : Access::write);
     for (Exposed& each : target->exposed) {
-        const bool inside = operation->offset <= each.bytes.size() && operation->buffer.size() <= each.bytes.size() - operation->offset;
+        const bool inside =
+            operation->offset <= each.bytes.size() && operation->buffer.size() <= each.bytes.size() - operation->offset;
         if (each.region.key != operation->region.key || each.region.address != operation->region.address || !inside ||
             (std::uint8_t(each.access) & needed) == 0)
             continue;
         std::byte* there = each.bytes.data() + operation->offset;
-        if (operation->buffer.size() == 0) {
-        } else if (operation->reads) {
-            std::memcpy(operation->buffer.data(), there, operation->buffer.size());
-        } else {
-            std::memcpy(there, operation->buffer.data(), operation->buffer.size());
-        }
+        std::byte* here = operation->buffer.data();
+        std::copy_n(operation->reads ? there : here, operation->buffer.size(), operation->reads ? here : there);
         error = {};
         break;
     }

@@ -71,22 +71,22 @@ public:
     Address local;           ///< datagrams
 
     // -- sending
-    SliceQueue held;                    ///< the device's, until sent() or retired
-    std::size_t read_bytes = 0;         ///< of `held`'s front that the device has read
-    std::uint32_t pieces_unread = 0;    ///< transmit events under way
-    std::size_t sent_ready = 0;         ///< read, and not yet told with sent()
+    SliceQueue held;                  ///< the device's, until sent() or retired
+    std::size_t read_bytes = 0;       ///< of `held`'s front that the device has read
+    std::uint32_t pieces_unread = 0;  ///< transmit events under way
+    std::size_t sent_ready = 0;       ///< read, and not yet told with sent()
     bool sent_posted = false;
-    std::size_t window_used = 0;        ///< bytes that the peer has not been given yet
-    std::uint32_t pieces_out = 0;       ///< the same in pieces
+    std::size_t window_used = 0;   ///< bytes that the peer has not been given yet
+    std::uint32_t pieces_out = 0;  ///< the same in pieces
     std::uint64_t pieces_sent = 0;
-    std::int64_t transmit_at = 0;       ///< of the last piece: the wire keeps order
+    std::int64_t transmit_at = 0;  ///< of the last piece: the wire keeps order
     std::int64_t arrive_at = 0;
-    bool blocked = false;               ///< flush said so, writable() is owed
+    bool blocked = false;  ///< flush said so, writable() is owed
     bool clogged = false;
     bool draining = false;
     How how = How::drain;
     bool end_sent = false;
-    std::deque<Address> destinations;   ///< of the datagrams in `held`
+    std::deque<Address> destinations;  ///< of the datagrams in `held`
 
     // -- receiving
     std::deque<Fragment> inbound;
@@ -98,9 +98,9 @@ public:
     std::int64_t inbound_until = 0;  ///< the latest arrival that the peer has under way
 
     // -- the end
-    bool over = false;        ///< closed() is posted or through
+    bool over = false;  ///< closed() is posted or through
     bool closed_told = false;
-    bool cut_pending = false; ///< closes once `inbound` is delivered
+    bool cut_pending = false;  ///< closes once `inbound` is delivered
     bool silent = false;
     Error error;
 
@@ -120,8 +120,8 @@ private:
     std::atomic<std::uint64_t> last_key_{0};
 };
 
-/// The receive blocks of one port. They belong to the device; a Buffer borrows one and its last reference gives it back.
-/// Lives until the port is gone and the last block is back.
+/// The receive blocks of one port. They belong to the device; a Buffer borrows one and its last reference gives it
+/// back. Lives until the port is gone and the last block is back.
 class DeviceMemory {
 public:
     struct Block {
@@ -160,7 +160,7 @@ public:
 
     SimPort* owner = nullptr;
     std::uint32_t id = 0;
-    std::string key;   ///< kind and name
+    std::string key;  ///< kind and name
     std::string url_text;
     std::uint16_t port_value = 0;
     Kind kind = Kind::stream;
@@ -173,7 +173,18 @@ public:
 
 /// What a port's poll finds: a device completion.
 struct Done {
-    enum class What : std::uint8_t { incoming, opened, received, sent, send_failed, writable, pump, completed, closed, retired };
+    enum class What : std::uint8_t {
+        incoming,
+        opened,
+        received,
+        sent,
+        send_failed,
+        writable,
+        pump,
+        completed,
+        closed,
+        retired
+    };
     What what;
     LinkName link;
     std::uint64_t number = 0;  ///< incoming: the listening's id
@@ -187,8 +198,10 @@ public:
 
     // -- setup.cpp
     Result<Listening*> listen(const Endpoint& at, bool shared, Acceptor& acceptor, Diagnostic& why) override;
-    Result<Link*> connect(const Endpoint& to, const Address& address, Sink& sink, SendQueue& outbox, Diagnostic& why) override;
-    Result<Link*> bind(const Endpoint& at, const Address* remote, Sink& sink, SendQueue& outbox, Diagnostic& why) override;
+    Result<Link*> connect(const Endpoint& to, const Address& address, Sink& sink, SendQueue& outbox,
+                          Diagnostic& why) override;
+    Result<Link*> bind(const Endpoint& at, const Address* remote, Sink& sink, SendQueue& outbox,
+                       Diagnostic& why) override;
     void close(Link& link, How how) override;
     Address remote_address(const Link& link) const override;
     Address local_address(const Link& link) const override;
@@ -196,8 +209,10 @@ public:
     memory::Domain* domain(const Link& link) const noexcept override;
     Result<RemoteRegion> expose(Link& link, Buffer range, Access access) override;
     Result<void> revoke(Link& link, const RemoteRegion& region) override;
-    Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) override;
-    Result<void> write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) override;
+    Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset,
+                      Buffer into) override;
+    Result<void> write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset,
+                       Buffer from) override;
 
     SimLink* take_link(Kind kind);
     void free_link(SimLink& link);
@@ -228,7 +243,8 @@ public:
     Host& host;
     const std::uint32_t id;
     Caps stream_caps, message_caps, datagram_caps;
-    std::vector<std::unique_ptr<SimLink>> links;  ///< type-stable: a slot is reused, never moved or freed before the port
+    std::vector<std::unique_ptr<SimLink>>
+        links;  ///< type-stable: a slot is reused, never moved or freed before the port
     std::vector<std::uint32_t> free_slots;
     std::vector<std::unique_ptr<SimListening>> listenings;
     std::deque<Done> completions;
@@ -269,13 +285,13 @@ struct Event {
         credited,          ///< link's peer was given `number` bytes
         end_arrives,       ///< number: the pieces before it
         cut_arrives,
-        strike,            ///< a fault of link and other; number 0: reset, 1: silence
+        strike,  ///< a fault of link and other; number 0: reset, 1: silence
         silence_noticed,
         unclogged,
         retires,
         receive_again,
-        accept_again,      ///< number: listening id, of link's port
-        remote_arrives,    ///< number: operation
+        accept_again,    ///< number: listening id, of link's port
+        remote_arrives,  ///< number: operation
         remote_answered
     };
     std::int64_t at = 0;
@@ -302,6 +318,8 @@ struct World {
 
     // -- wire.cpp
     std::int64_t delay() noexcept;
+    /// For stalls and late retirement: up to 50 times delay_most.
+    std::int64_t long_delay() noexcept;
     /// When something that `from` sends now arrives: behind all that it has sent already.
     std::int64_t next_arrival(SimLink& from);
     void plan(Event&& event);
@@ -323,11 +341,14 @@ struct World {
     void remote_done(SimLink& origin, std::uint64_t number, Error error);
 
     SimLink* find(const LinkName& name) noexcept;
-    SimPort* port_of(const LinkName& name) noexcept { return name.port != 0 && name.port <= ports.size() ? ports[name.port - 1] : nullptr; }
+    SimPort* port_of(const LinkName& name) noexcept {
+        return name.port != 0 && name.port <= ports.size() ? ports[name.port - 1] : nullptr;
+    }
     /// False: this allocation fails. Counts.
     bool may_allocate() noexcept { return ++allocations != options.fail_allocation_at; }
     void violation(const char* what) noexcept;
-    void trace(const char* upcall, std::uint64_t link, std::uint64_t detail, std::span<const std::byte> bytes = {}) noexcept;
+    void trace(const char* upcall, std::uint64_t link, std::uint64_t detail,
+               std::span<const std::byte> bytes = {}) noexcept;
 
     SimOptions options;
     Random random;

@@ -22,15 +22,15 @@ namespace {
 
 /// Without EPOLLOUT: each packet that leaves would wake the loop. It is asked for while the socket is full.
 constexpr std::uint32_t datagram_events = EPOLLIN | EPOLLET;
-/// Up to here a datagram is copied out of its slot: 64 KiB pinned for 4 KiB kept is the worst a receiver can do to memory. Copying
-/// 4 KiB out of the cache costs 0.1 us where receiving it costs 2.
+/// Up to here a datagram is copied out of its slot, so that what is kept pins at most 16 times its size there. Measured on the loopback:
+/// the copy of 64 B costs 4 ns, of 4 KiB 110 ns; sending and receiving one datagram costs 4 us and more.
 constexpr std::uint32_t copy_bytes_max = 4u << 10;
 /// Receiving a datagram counts as so many bytes of the batch on top of its own: a system call's share, route and headers.
 constexpr std::uint32_t datagram_cost_bytes = 1024;
 /// Fewer slots are never asked for, however large the datagrams are.
 constexpr unsigned slots_least = 4;
 
-bool would_block(int error) noexcept { return error == EAGAIN || error == EWOULDBLOCK; }
+bool would_block(int error) noexcept { return error == EAGAIN; }  // EWOULDBLOCK is the same on Linux
 bool out_of_memory(int error) noexcept { return error == ENOBUFS || error == ENOMEM; }
 
 // Errors that a connected socket reports for an earlier datagram, when an ICMP message about it has come (udp(7)).

@@ -40,9 +40,9 @@ struct DatagramExtra {
 /// recvmmsg(2) prepared once for all datagram links of a port.
 ///
 /// A legal datagram, or a train merged by UDP_GRO, has up to 65,527 bytes, so each of the slots is a block of 64 KiB: nothing is
-/// ever cut. What arrived small is copied to the port's shared block (64 bytes: 5 ns of a system call's 1000 and more), so that the slots
-/// are the same few again in the next call and a kept small datagram does not pin 64 KiB; what arrived large is handed over with its
-/// block, and the slot gets another one. Of a slot only touched pages are resident.
+/// ever cut. What arrived small is copied to the port's shared block, so that the slots are the same few again in the next call
+/// and a kept small datagram does not pin 64 KiB; what arrived large is handed over with its block, and the slot gets another one.
+/// The slots of a port hold one slab (2 MiB) while it lives: without huge pages only touched pages of it are resident.
 struct DatagramReceive {
     static constexpr unsigned slots_max = 32;
     static constexpr std::uint32_t slot_bytes = 64u << 10;

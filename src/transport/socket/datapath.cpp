@@ -39,7 +39,11 @@ std::uint32_t SocketPort::stream_ready(SocketLink& link, std::uint32_t events) {
         link.blocked = false;
         link.sink->writable();
     }
-    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0 || link.read_ended) return 0;
+    if (link.read_ended) {
+        if ((events & (EPOLLHUP | EPOLLERR)) != 0) broken_after_end(link);
+        return 0;
+    }
+    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0) return 0;
     if (link.receive_paused) {
         link.owed |= SocketLink::owe_read;  // the edge is used up: resume() reads
         return 0;
@@ -163,6 +167,15 @@ void SocketPort::end_of_stream(SocketLink& link) {
     link.read_ended = true;
     link.sink->ended();
     if (link.write_ended) fail(link, Error(Errc::end, Step::close, Who::peer));
+}
+
+// Nothing is read any more, so only the socket's error tells that the peer has gone for good.
+void SocketPort::broken_after_end(SocketLink& link) noexcept {
+    int error = 0;
+    socklen_t size = sizeof error;
+    if (getsockopt(link.watched_fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0) {
+        fail(link, Error::from_errno(error, Step::send));
+    }
 }
 
 // -- send ------------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ private:
         waiting = true;
         next_waiting = socket_port().paused_listeners_;
         socket_port().paused_listeners_ = this;
-        socket_port().host.set_alarm(socket_port(), socket_port().host.now_ns() + accept_retry_ns);
+        socket_port().retry_after(accept_retry_ns);
         acceptor->paused(why);
     }
 

@@ -89,6 +89,8 @@ public:
     void drop_accepted(SocketLink& link) noexcept;
     /// Runs retry() of paused listeners; a descriptor of ours has become free, or time has passed.
     void retry_listeners() noexcept;
+    /// alarm() comes after `delay_ns`, or earlier when that was asked for already.
+    void retry_after(std::int64_t delay_ns) noexcept;
 
     Host& host;
     Sleeper& sleeper;
@@ -105,7 +107,6 @@ private:
     void release(SocketLink& link) noexcept;
     void fail(SocketLink& link, Error error) noexcept;
     void close_descriptor(SocketLink& link, bool reset) noexcept;
-    void retry_later() noexcept;
 
     // data path
     std::uint32_t read_stream(SocketLink& link);
@@ -116,6 +117,7 @@ private:
     Flushed send_failed(SocketLink& link, int error) noexcept;
     void outbox_empty(SocketLink& link) noexcept;
     void end_of_stream(SocketLink& link);
+    void broken_after_end(SocketLink& link) noexcept;
 
     // zero copy (zero_copy.cpp)
     bool wants_zero_copy(const SocketLink& link, std::size_t bytes) const noexcept;
@@ -140,7 +142,7 @@ private:
     struct Chunk;
     Chunk* chunks_ = nullptr;
     class SocketListening* paused_listeners_ = nullptr;
-    bool retry_set_ = false;
+    std::int64_t retry_at_ns_ = INT64_MAX;
     memory::RingQueue<SocketLink*, 16> retrying_;
     std::unique_ptr<DatagramBatch, DatagramBatchDeleter> datagrams_;  ///< made with the first datagram link
 };

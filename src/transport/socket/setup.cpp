@@ -80,12 +80,16 @@ void SocketPort::release(SocketLink& link) noexcept {
 // -- what the port owes ----------------------------------------------------------------------------------------
 
 void SocketPort::owe(SocketLink& link, std::uint8_t what) noexcept {
-    link.owed |= what;
-    if ((link.owed & ~SocketLink::owe_retry) == 0) {
-        if (retrying_.push(&link)) return retry_later();
-        link.owed &= std::uint8_t(~SocketLink::owe_retry);
-        link.owed |= SocketLink::owe_read;  // no memory to wait: try in the next turn
+    if (what == SocketLink::owe_retry) {
+        if ((link.owed & SocketLink::owe_retry) != 0) return;  // waits already
+        SocketLink* waiting = &link;
+        if (retrying_.push(std::move(waiting))) {
+            link.owed |= SocketLink::owe_retry;
+            return retry_after(retry_ns);
+        }
+        what = SocketLink::owe_read;  // no memory to wait: looked at in the next turn
     }
+    link.owed |= what;
     if (link.queued) return;
     SocketLink* one = &link;
     link.queued = owing_.push(std::move(one));
@@ -121,14 +125,15 @@ void SocketPort::settle(SocketLink& link) {
     sink->retired();
 }
 
-void SocketPort::retry_later() noexcept {
-    if (retry_set_) return;
-    retry_set_ = true;
-    host.set_alarm(*this, host.now_ns() + retry_ns);
+void SocketPort::retry_after(std::int64_t delay_ns) noexcept {
+    const std::int64_t at_ns = host.now_ns() + delay_ns;
+    if (at_ns >= retry_at_ns_) return;
+    retry_at_ns_ = at_ns;
+    host.set_alarm(*this, at_ns);
 }
 
 void SocketPort::alarm() {
-    retry_set_ = false;
+    retry_at_ns_ = INT64_MAX;
     retry_listeners();
     for (std::uint32_t left = retrying_.size(); left > 0; --left) {
         SocketLink& link = *retrying_.front();
@@ -159,7 +164,7 @@ void SocketPort::close_descriptor(SocketLink& link, bool reset) noexcept {
     }
     sleeper.remove(link, true);
     ::close(fd);
-    if (paused_listeners_ != nullptr) retry_later();
+    if (paused_listeners_ != nullptr) retry_after(retry_ns);
 }
 
 void SocketPort::fail(SocketLink& link, Error error) noexcept {
