@@ -104,6 +104,8 @@ public:
     /// Exactly n bytes, or an empty chain while they are not all there (the receive limit is raised to n; on_recv comes again
     /// when they are). Errors: too_large when n exceeds limits().message; end when the peer finished before.
     Result<Chain> recv_exactly(std::uint32_t n) noexcept;
+    /// A whole message is queued (also an empty one, which recv_message gives as an empty chain).
+    bool has_message() noexcept;
     /// The next whole message (message transports, or a handler with `frame`); an empty chain while there is none.
     /// Errors: not_supported on a stream without `frame`; end after the last.
     Result<Chain> recv_message() noexcept;
@@ -126,7 +128,7 @@ public:
     Flow send(std::string_view text) noexcept { return send(std::as_bytes(std::span(text.data(), text.size()))); }
     /// Takes the bytes only when they fit below the high-water mark; else they stay in `bytes`.
     bool try_send(Chain& bytes) noexcept;
-    /// Room below the high-water mark, in bytes.
+    /// Room below the high-water mark, in bytes. On a message transport: none, or enough for the largest message.
     std::size_t send_room() const noexcept;
     /// Bytes taken and not yet given to the system or device.
     std::size_t queued() const noexcept;

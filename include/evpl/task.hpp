@@ -39,15 +39,23 @@ public:
     void operator()() { operations_->call(room_); }
     explicit operator bool() const noexcept { return operations_ != nullptr; }
     void reset() noexcept {
-        if (operations_ != nullptr) std::exchange(operations_, nullptr)->destroy(room_);
+        const Operations* const operations = std::exchange(operations_, nullptr);
+        if (operations != nullptr && operations->destroy != nullptr) operations->destroy(room_);
     }
+    /// Destroying it runs nothing: whoever has its memory may as well forget it.
+    bool is_plain() const noexcept { return operations_ == nullptr || operations_->destroy == nullptr; }
 
 private:
     struct Operations {
         void (*call)(void*);
         void (*move)(void* to, void* from) noexcept;  // and destroys `from`
-        void (*destroy)(void*) noexcept;
+        void (*destroy)(void*) noexcept;  // null: nothing to do
     };
+    template <class Callable>
+    static constexpr auto destroy_for() noexcept -> void (*)(void*) noexcept {
+        if constexpr (std::is_trivially_destructible_v<Callable>) return nullptr;
+        else return [](void* p) noexcept { static_cast<Callable*>(p)->~Callable(); };
+    }
     template <class Callable>
     static constexpr Operations operations_for{
         [](void* p) { (*static_cast<Callable*>(p))(); },
@@ -55,7 +63,7 @@ private:
             new (to) Callable(std::move(*static_cast<Callable*>(from)));
             static_cast<Callable*>(from)->~Callable();
         },
-        [](void* p) noexcept { static_cast<Callable*>(p)->~Callable(); }};
+        destroy_for<Callable>()};
 
     void take(Task& other) noexcept {
         operations_ = std::exchange(other.operations_, nullptr);

@@ -8,7 +8,7 @@
 namespace evpl {
 
 struct ThreadOptions {
-    LoopOptions loop;
+    LoopOptions loop = {};
     int cpu = -1;               ///< pin to this CPU; -1: not pinned
     const char* name = "evpl";  ///< of the thread, first 15 characters (pthread_setname_np(3)); must outlive the thread
 };

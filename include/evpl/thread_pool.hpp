@@ -27,8 +27,8 @@ enum class Spread : std::uint8_t {
 struct PoolOptions {
     std::uint32_t threads = 0;    ///< 0: one per CPU this process may use
     bool pin = false;             ///< pin thread i to the i-th CPU this process may use
-    std::span<const int> cpus;    ///< or to these, in turn
-    LoopOptions loop;
+    std::span<const int> cpus = {};  ///< or to these, in turn
+    LoopOptions loop = {};
     const char* name = "evpl";    ///< threads are called "name-0", ...
 };
 

@@ -13,33 +13,35 @@ namespace evpl {
 
 class Loop;
 namespace core {
-struct TimerNode;
+struct TimerChunk;
 }
 
 /// A running timer. Dropping it cancels in O(1); release() lets it run on its own. Move-only; its loop's thread.
 class Timer {
 public:
     Timer() noexcept = default;
-    Timer(Timer&& other) noexcept : node_(std::exchange(other.node_, nullptr)), generation_(other.generation_) {}
+    Timer(Timer&& other) noexcept : chunk_(std::exchange(other.chunk_, nullptr)), token_(other.token_) {}
     Timer& operator=(Timer&& other) noexcept {
         if (this != &other) {
             cancel();
-            node_ = std::exchange(other.node_, nullptr);
-            generation_ = other.generation_;
+            chunk_ = std::exchange(other.chunk_, nullptr);
+            token_ = other.token_;
         }
         return *this;
     }
-    ~Timer() { cancel(); }
+    ~Timer() {
+        if (chunk_ != nullptr) cancel();
+    }
 
     /// The callback will not run any more. Also right inside the callback itself.
     void cancel() noexcept;
     bool pending() const noexcept;
-    void release() noexcept { node_ = nullptr; }
+    void release() noexcept { chunk_ = nullptr; }
 
 private:
     friend struct CoreAccess;
-    core::TimerNode* node_ = nullptr;
-    std::uint32_t generation_ = 0;
+    core::TimerChunk* chunk_ = nullptr;  // never freed: a Timer may outlive its loop
+    std::uint64_t token_ = 0;            // one use of one row in it
 };
 
 }  // namespace evpl

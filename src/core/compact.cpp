@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
+
+#include "evpl/chain.hpp"
 
 namespace evpl::core {
 namespace {
@@ -19,6 +22,7 @@ std::size_t compact_tail(memory::Heap& heap, transport::SliceQueue& queue, std::
     const std::uint32_t count = queue.count();
     std::uint32_t i = count - std::min(fresh, count);
     std::size_t copied = 0;
+    Chain replaced;  // let go at the end: the release of wrapped memory may run code that uses the queue
     while (i < count) {
         // A run of wasteful slices shares one block.
         std::uint32_t bytes = 0, end = i;
@@ -35,9 +39,10 @@ std::size_t compact_tail(memory::Heap& heap, transport::SliceQueue& queue, std::
             const std::uint32_t size = old.size();
             const std::uint32_t flags = BufferAccess::flags(old);
             if (size > 0) std::memcpy(block->data() + at, old.data(), size);
-            old = block->share(at, size);
+            Buffer before = std::exchange(old, block->share(at, size));
             BufferAccess::set_flags(old, flags);
             at += size;
+            if (!replaced.append(std::move(before))) continue;  // no memory to keep it: it goes now
         }
         copied += bytes;
     }

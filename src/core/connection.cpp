@@ -70,6 +70,7 @@ Chain ConnectionState::take(std::size_t max_bytes) noexcept {
             break;
         }
         inbox.pop_moved(size);
+        if ((flags & BufferAccess::end_of_message) != 0) --messages_in;
         if (whole_messages && (flags & BufferAccess::end_of_message) != 0) break;
     }
     if (by_frames) frame_left -= std::uint32_t(out.size());
@@ -83,12 +84,12 @@ Result<Chain> ConnectionState::take_message() noexcept {
     const std::int64_t bytes = message_bytes();
     if (phase > Phase::open) return Chain();
     if (bytes < 0) {
-        if (by_frames && receive_paused && inbox.bytes() < frame_left) set_pause(false);
         if (peer_ended && inbox.count() == 0) return Error(Errc::end, Step::recv, Who::peer);
         return Chain();
     }
     if (bytes == 0) {  // an empty message: one empty marked slice
         inbox.pop();
+        --messages_in;
         after_take();
         return Chain();
     }
@@ -116,6 +117,7 @@ Flow ConnectionState::push(Chain&& bytes, int descriptor) noexcept {
             (void)outbox.push(std::move(slices[i]));  // reserved
             ++fresh_out;
         }
+        unkeyed_out += std::uint32_t(slices.size());
         if (slices.empty()) {  // an empty message
             Buffer mark;
             BufferAccess::set_flags(mark, BufferAccess::end_of_message);
@@ -127,15 +129,16 @@ Flow ConnectionState::push(Chain&& bytes, int descriptor) noexcept {
             begin_close(Error(Errc::send_limit, Step::send));
             return Flow(Flow::State::refused, Errc::send_limit);
         }
-        if (phase == Phase::open) {
-            core.mark_dirty(*this);
-            if (outbox.bytes() >= early_flush_bytes) flush_now();
-        }
     }
-    if (queued_bytes < limits.send_high) return Flow(Flow::State::go);
-    if (!send_paused) ++send_pauses;
-    send_paused = true;
-    return Flow(Flow::State::pause);
+    const bool full = queued_bytes >= limits.send_high;
+    if (full && !send_paused) ++send_pauses;
+    send_paused |= full;
+    if (phase == Phase::open && outbox.count() > 0) {
+        core.mark_dirty(*this);
+        // Not when full: who filled send_room() to the brim has been told to wait for on_writable.
+        if (!full && outbox.bytes() >= early_flush_bytes) flush_now();
+    }
+    return Flow(full ? Flow::State::pause : Flow::State::go);
 }
 
 void ConnectionState::flush_now() noexcept {
@@ -231,7 +234,14 @@ ConnectionMetrics Connection::metrics() const noexcept {
 
 // -- receive ---------------------------------------------------------------------------------------------------
 
-std::size_t Connection::available() const noexcept { return state_of(*this).inbox.bytes(); }
+std::size_t Connection::available() const noexcept {
+    const auto& c = state_of(*this);
+    return c.phase <= Phase::open ? c.inbox.bytes() : 0;
+}
+bool Connection::has_message() noexcept {
+    auto& c = state_of(*this);
+    return c.phase <= Phase::open && (c.by_frames || c.is_message()) && c.message_bytes() >= 0;
+}
 Chain Connection::recv(std::size_t max_bytes) noexcept { return state_of(*this).take(max_bytes); }
 Result<Chain> Connection::recv_message() noexcept { return state_of(*this).take_message(); }
 
@@ -252,6 +262,7 @@ Result<Chain> Connection::recv_exactly(std::uint32_t n) noexcept {
 std::size_t Connection::peek(std::span<std::byte> target) const noexcept {
     const auto& c = state_of(*this);
     std::size_t copied = 0;
+    if (c.phase > Phase::open) return 0;
     for (std::uint32_t i = 0; i < c.inbox.count() && copied < target.size(); ++i) {
         const std::size_t n = std::min<std::size_t>(c.inbox[i].size(), target.size() - copied);
         std::memcpy(target.data() + copied, c.inbox[i].data(), n);
@@ -325,18 +336,21 @@ Flow Connection::send(std::span<const std::byte> bytes) noexcept {
 bool Connection::try_send(Chain& bytes) noexcept {
     auto& c = state_of(*this);
     if (!c.may_send()) return false;
-    if (bytes.size() > send_room()) {
-        if (c.queued_bytes > 0) c.send_paused = true;
+    if (c.queued_bytes > 0 && c.queued_bytes + bytes.size() > c.limits.send_high) {
+        c.send_paused = true;  // on_writable tells when to try again
         return false;
     }
-    c.push(std::move(bytes), -1);
+    Chain taken = std::move(bytes);
+    c.push(std::move(taken), -1);
     return true;
 }
 
 std::size_t Connection::send_room() const noexcept {
     const auto& c = state_of(*this);
-    if (!c.may_send() || c.queued_bytes >= c.limits.send_high) return 0;
-    return c.limits.send_high - c.queued_bytes;
+    if (!c.may_send()) return 0;
+    if (c.queued_bytes >= c.limits.send_high) return 0;
+    const std::size_t room = c.limits.send_high - c.queued_bytes;
+    return c.is_message() ? std::max<std::size_t>(room, c.caps_now().message_bytes_max) : room;
 }
 
 std::size_t Connection::queued() const noexcept { return state_of(*this).queued_bytes; }

@@ -9,6 +9,7 @@
 #include "core/compact.hpp"
 #include "core/connection_state.hpp"
 #include "core/connector.hpp"
+#include "core/key_slice.hpp"
 #include "core/listener_state.hpp"
 
 namespace evpl::core {
@@ -120,12 +121,20 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
         if (bytes.empty() && !arrival.end_of_message) return;
     }
     if (!store(std::move(bytes), arrival.end_of_message ? BufferAccess::end_of_message : 0)) return;
-    const std::size_t most = std::max<std::size_t>(limits.receive, std::max(want_bytes, frame_left));
-    if (inbox.bytes() >= most && !receive_paused) [[unlikely]] {
-        if (caps_now().receive_pause) set_pause(true);
-        else if (inbox.bytes() > most) return begin_close(Error(Errc::receive_limit, Step::recv));
+    messages_in += arrival.end_of_message ? 1 : 0;
+    if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]] {
+        const std::size_t most = receive_most();
+        if (caps_now().receive_pause && inbox.bytes() >= most) set_pause(true);
+        else if (!caps_now().receive_pause && inbox.bytes() > most) return begin_close(Error(Errc::receive_limit, Step::recv));
     }
     note(ev_recv);
+}
+
+std::size_t ConnectionState::receive_most() noexcept {
+    const std::size_t usual = std::max(limits.receive, want_bytes);
+    if (is_message()) return messages_in > 0 ? usual : std::max<std::size_t>(usual, caps_now().message_bytes_max);
+    if (!by_frames) return usual;
+    return std::max<std::size_t>(usual, frame_left != 0 ? frame_left : limits.message);
 }
 
 // The port does not land, or did so before it knew of the block: copied here.
@@ -237,26 +246,47 @@ void ConnectionState::call_open() noexcept {
     if (send_ended && phase == Phase::open) link->port->close(*link, transport::How::drain);
 }
 
-// The bytes at the inbox's front tell how long their message is, as soon as the frame callback can say.
-void ConnectionState::check_frame() noexcept {
-    if (frame_left != 0 || inbox.empty()) return;
-    std::byte room[256];
-    std::span<const std::byte> head = inbox[0].bytes();
-    if (inbox.count() > 1 && head.size() < sizeof room) {
-        std::size_t copied = 0;
-        for (std::uint32_t i = 0; i < inbox.count() && copied < sizeof room; ++i) {
-            const std::size_t n = std::min<std::size_t>(inbox[i].size(), sizeof room - copied);
-            std::memcpy(room + copied, inbox[i].data(), n);
-            copied += n;
-        }
-        head = {room, copied};
+/// The first slice becomes at least `wanted` bytes long, by copying from those behind it. In a block of its own it grows in place, so that
+/// bytes that dribble in are copied once. False: no memory, or longer than a block.
+bool ConnectionState::make_head(std::uint32_t wanted) noexcept {
+    if (wanted > memory::block_bytes_max) return false;
+    Buffer first = inbox.pop();
+    std::uint32_t size = first.size();
+    if (!memory::can_grow_to(first, wanted)) {
+        auto bigger = core.heap().allocate(std::min(wanted * 2, memory::block_bytes_max));
+        if (!bigger) return false;
+        std::memcpy(bigger->data(), first.data(), size);
+        first = *std::move(bigger);
     }
-    Frame frame;
-    guard([&] { frame = handler->frame(self, head); });
-    if (phase > Phase::open) return;
-    if (frame.bad) return begin_close(Error(Errc::bad_frame, Step::recv, Who::peer));
-    if (frame.size_bytes > limits.message) return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
-    frame_left = frame.size_bytes;
+    while (size < wanted) {
+        const std::uint32_t n = std::min(inbox[0].size(), wanted - size);
+        std::memcpy(first.data() + size, inbox[0].data(), n);
+        size += n;
+        inbox.drop_front(n);
+    }
+    std::byte* const data = first.data();
+    return inbox.push_front(BufferAccess::adopt(BufferAccess::detach(first), data, size));
+}
+
+// The bytes at the inbox's front tell how long their message is, as soon as the frame callback can say. It sees one piece of memory: the
+// first slice, and more of the inbox when that does not suffice.
+void ConnectionState::check_frame() noexcept {
+    while (frame_left == 0 && !inbox.empty() && phase <= Phase::open) {
+        Frame frame;
+        const std::span<const std::byte> head = inbox[0].bytes();
+        guard([&] { frame = handler->frame(self, head); });
+        if (phase > Phase::open) return;
+        if (frame.bad) return begin_close(Error(Errc::bad_frame, Step::recv, Who::peer));
+        if (frame.size_bytes > limits.message) return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
+        frame_left = frame.size_bytes;
+        if (frame_left != 0) return;
+        if (inbox.bytes() >= limits.message || head.size() >= memory::block_bytes_max) {
+            return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
+        }
+        if (inbox.count() == 1) return;  // all there is: more bytes, please
+        const std::size_t wanted = std::min<std::size_t>({inbox.bytes(), memory::block_bytes_max, std::max<std::size_t>(256, head.size() * 2)});
+        if (!make_head(std::uint32_t(wanted))) return begin_close(Error(Errc::out_of_buffers, Step::recv));
+    }
 }
 
 std::int64_t ConnectionState::message_bytes() noexcept {
@@ -264,29 +294,36 @@ std::int64_t ConnectionState::message_bytes() noexcept {
         if (self != nullptr) check_frame();
         return frame_left != 0 && inbox.bytes() >= frame_left ? std::int64_t(frame_left) : -1;
     }
+    if (messages_in == 0) return -1;
     std::int64_t bytes = 0;
-    for (std::uint32_t i = 0; i < inbox.count(); ++i) {
+    for (std::uint32_t i = 0;; ++i) {
         bytes += inbox[i].size();
         if ((BufferAccess::flags(inbox[i]) & BufferAccess::end_of_message) != 0) return bytes;
     }
-    return -1;
 }
 
 bool ConnectionState::can_receive() noexcept {
     if (landing) return landing_done;
     if (inbox.count() == 0) return false;
-    if (peer_ended) return true;
-    if (by_frames || (is_message() && want_bytes == 0)) {
-        const bool whole = message_bytes() >= 0;
-        if (!whole && receive_paused && inbox.bytes() < std::max(limits.receive, frame_left)) set_pause(false);
-        return whole;
+    if (by_frames || is_message()) {
+        if (message_bytes() >= 0) return true;
+        if (phase <= Phase::open && receive_paused && inbox.bytes() < receive_most()) set_pause(false);
+        return false;
     }
-    return inbox.bytes() >= want_bytes;
+    return peer_ended || inbox.bytes() >= want_bytes;
 }
 
+/// With messages, on_recv comes again while it takes some and whole ones are left: a handler may take one each time.
 void ConnectionState::call_recv() noexcept {
-    if (handler->on_recv == nullptr || !can_receive() || phase > Phase::open) return;
-    guard([this] { handler->on_recv(self, *this); });
+    if (handler->on_recv == nullptr) return;
+    const bool by_messages = by_frames || is_message();
+    for (std::uint32_t calls = 0; phase == Phase::open && can_receive(); ++calls) {
+        if (calls == core.options.batch) return note(ev_recv);  // others have their turn
+        const std::uint32_t slices = inbox.count();
+        const std::size_t bytes = inbox.bytes();
+        guard([this] { handler->on_recv(self, *this); });
+        if (!by_messages || (inbox.count() == slices && inbox.bytes() == bytes)) return;
+    }
 }
 
 void ConnectionState::call_end() noexcept {
@@ -322,7 +359,10 @@ void ConnectionState::dispatch() {
         }
         if ((now & ev_writable) != 0 && phase == Phase::open && send_paused && queued_bytes <= limits.send_low) {
             send_paused = false;
-            if (handler->on_writable != nullptr && !send_ended) guard([this] { handler->on_writable(self, *this); });
+            if (handler->on_writable != nullptr && !send_ended) {
+                guard([this] { handler->on_writable(self, *this); });
+                if ((by_frames || is_message()) && inbox.count() > 0) note(ev_recv);  // it may have taken one message of several
+            }
         }
         if (peer_ended && phase == Phase::open) call_end();
     }
@@ -384,6 +424,7 @@ void ConnectionState::stop(bool drain, Error reason) {
 
 void ConnectionState::flush_outbox() {
     if (link == nullptr || link_closed || phase == Phase::opening) return;
+    if (memory::Domain* domain = link->port->domain(*link); domain != nullptr && !give_keys(*domain)) return;
     link->port->flush(*link);
     if (outbox.count() > 0) {
         if (fresh_out > 0) core.touch(*this);
@@ -391,6 +432,13 @@ void ConnectionState::flush_outbox() {
         fresh_out = 0;
         outbox.shrink();
     }
+}
+
+bool ConnectionState::give_keys(memory::Domain& domain) noexcept {
+    const Keyed keyed = key_tail(core, domain, outbox, unkeyed_out);
+    if (keyed == Keyed::later) core.flush_when_keyed(slot, generation);
+    if (keyed == Keyed::never) begin_close(Error(Errc::device_error, Step::send));
+    return keyed == Keyed::yes;
 }
 
 void ConnectionState::settle() {
@@ -415,7 +463,7 @@ void ConnectionState::arm_deadlines() noexcept {
 // Traffic does not touch the alarm: it is looked at when it fires, and set again for what is left.
 void ConnectionState::deadline_due() noexcept {
     const std::int64_t now = base::clock_ns();
-    if (now >= open_by_ns) return begin_close(Error(Errc::timed_out, Step::connect, Who::peer));
+    if (now >= open_by_ns) return begin_close(Error(Errc::timed_out, Connector::step_of(*this), Who::peer));
     if (now >= shutdown_by_ns) return begin_close(Error(Errc::timed_out, Step::close, Who::peer));
     if (receive_idle_ns != INT64_MAX && !receive_paused && now >= AlarmWheel::due_after(last_received_ns, receive_idle_ns)) {
         return begin_close(Error(Errc::timed_out, Step::recv, Who::peer));

@@ -70,6 +70,8 @@ public:
     /// Bytes of the first whole message of the inbox, or -1 while it is not complete.
     std::int64_t message_bytes() noexcept;
     bool can_receive() noexcept;
+    /// Unread bytes at which reading stops: more than the limit while the next message or recv_exactly needs it.
+    std::size_t receive_most() noexcept;
     void arm_deadlines() noexcept;
     void set_pause(bool pause) noexcept;
 
@@ -92,8 +94,10 @@ public:
     std::size_t sent_since = 0;        ///< for on_sent
     std::uint32_t want_bytes = 0;      ///< recv_exactly waits for so many
     std::uint32_t frame_left = 0;      ///< of the message at the inbox's front, when a frame callback has told; 0: unknown
+    std::uint32_t messages_in = 0;     ///< whole ones in the inbox, of a message transport
     std::uint32_t fresh_in = 0;        ///< slices at the inbox's end that settle() has not seen
     std::uint32_t fresh_out = 0;
+    std::uint32_t unkeyed_out = 0;     ///< slices at the outbox's end whose memory may not be known to the link's domain
     Buffer landing;                    ///< recv_into's block
     std::uint32_t landed_bytes = 0;
     memory::RingQueue<int, 4> descriptors;
@@ -144,10 +148,13 @@ private:
     void call_completions() noexcept;
     void finish_close() noexcept;
     void drop_queues() noexcept;
+    /// The device may touch every slice of the outbox. False: not yet; flushed again when registration has answered.
+    bool give_keys(memory::Domain& domain) noexcept;
     void land(Buffer& bytes) noexcept;
     void deadline_due() noexcept;
     bool store(Buffer&& bytes, std::uint32_t flags) noexcept;
     void check_frame() noexcept;
+    bool make_head(std::uint32_t wanted) noexcept;
 };
 
 inline ConnectionState& state_of(Connection& connection) noexcept { return static_cast<ConnectionState&>(connection); }

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "core/connector.hpp"
 #include "core/datagram_state.hpp"
 
 namespace evpl {
@@ -55,6 +56,7 @@ Flow DatagramState::push(const Address* to, Buffer&& bytes) noexcept {
     BufferAccess::set_flags(bytes, BufferAccess::end_of_message);
     (void)outbox.push(std::move(bytes));  // reserved
     ++fresh_out;
+    ++unkeyed_out;
     queued_bytes += size;
     ++counted.sent_packets;
     core.mark_dirty(*this);
@@ -115,21 +117,25 @@ Result<DatagramState*> open_datagram(LoopCore& core, std::string_view url, const
     return error;
 }
 
-Error open_link(DatagramState& state, const Address* remote, std::string_view url) noexcept {
-    Diagnostic why;
-    const auto link = state.port->bind(state.endpoint, remote, state, state.outbox, why);
-    if (link) {
-        state.link = *link;
-        state.phase = Phase::open;
-        state.describe_url();
-        return {};
-    }
+Result<DatagramRef> started(DatagramState& state, Error error, const Diagnostic& why, std::string_view url) noexcept {
+    if (error.ok()) return state.ref();
     if (why.text[0] != '\0') state.core.note_failure(why.view());
-    else state.core.fail(link.error(), "%.*s: %s", int(url.size()), url.data(), name_of(link.error().code()));
-    return link.error();
+    else state.core.fail(error, "%.*s: %s", int(url.size()), url.data(), name_of(error.code()));
+    state.discard();
+    return error;
 }
 
 }  // namespace
+
+Error DatagramState::open_link(const Address* remote, Diagnostic& why) noexcept {
+    const auto made = port->bind(endpoint, remote, *this, outbox, why);
+    if (!made) return made.error();
+    link = *made;
+    phase = Phase::open;
+    describe_url();
+    return {};
+}
+
 }  // namespace core
 
 // -- public ----------------------------------------------------------------------------------------------------
@@ -211,14 +217,12 @@ Result<DatagramRef> bind(Loop& loop, std::string_view url, DatagramFactory facto
     }
     const auto state = core::open_datagram(*core, url, factory, false);
     if (!state) return state.error();
-    if (const Error error = core::open_link(**state, nullptr, url); !error.ok()) {
-        (*state)->discard();
-        return error;
-    }
-    return (*state)->ref();
+    Diagnostic why;
+    const Error error = (*state)->open_link(nullptr, why);
+    return core::started(**state, error, why, url);
 }
 
-Result<DatagramRef> connect_datagram(Loop& loop, std::string_view url, DatagramFactory factory, Limit) noexcept {
+Result<DatagramRef> connect_datagram(Loop& loop, std::string_view url, DatagramFactory factory, Limit limit) noexcept {
     core::LoopCore* core = CoreAccess::core(loop);
     if (core == nullptr) {
         if (factory.context != nullptr) factory.drop(factory.context);
@@ -226,21 +230,9 @@ Result<DatagramRef> connect_datagram(Loop& loop, std::string_view url, DatagramF
     }
     const auto state = core::open_datagram(*core, url, factory, true);
     if (!state) return state.error();
-    DatagramState& d = **state;
-    Address remote;
-    if (d.scheme->has_address) {
-        const auto literal = Address::parse(d.endpoint.host() == "localhost" ? "127.0.0.1" : d.endpoint.host(), d.endpoint.port());
-        if (!literal) {
-            d.discard();
-            return Error(Errc::name_not_found, Step::resolve);
-        }
-        remote = *literal;
-    }
-    if (const Error error = core::open_link(d, &remote, url); !error.ok()) {
-        d.discard();
-        return error;
-    }
-    return d.ref();
+    Diagnostic why;
+    const Error error = core::DatagramConnector::start(**state, limit, why);
+    return core::started(**state, error, why, url);
 }
 
 }  // namespace detail

@@ -3,7 +3,9 @@
 #include <new>
 
 #include "core/compact.hpp"
+#include "core/connector.hpp"
 #include "core/datagram_state.hpp"
+#include "core/key_slice.hpp"
 
 namespace evpl::core {
 namespace {
@@ -35,6 +37,7 @@ void* DatagramState::handler_room() noexcept {
 }
 
 void DatagramState::destroy() noexcept {
+    DatagramConnector::abandon(*this);
     factory.drop(factory.context);
     void* room = this;
     this->~DatagramState();
@@ -164,6 +167,7 @@ void DatagramState::begin_close(Error reason) noexcept {
 }
 
 void DatagramState::finish_close() noexcept {
+    DatagramConnector::abandon(*this);
     if (!link_closed && link != nullptr) link->port->close(*link, transport::How::abort);
     phase = Phase::closed;
     core.free_slot(slot);
@@ -186,6 +190,11 @@ void DatagramState::stop(bool drain, Error reason) {
 
 void DatagramState::flush_outbox() {
     if (link == nullptr || link_closed || phase != Phase::open) return;
+    if (memory::Domain* domain = link->port->domain(*link); domain != nullptr) {
+        const Keyed keyed = key_tail(core, *domain, outbox, unkeyed_out);
+        if (keyed == Keyed::later) return core.flush_when_keyed(slot, generation);
+        if (keyed == Keyed::never) return begin_close(Error(Errc::device_error, Step::send));
+    }
     link->port->flush(*link);
     if (outbox.count() > 0) {
         if (fresh_out > 0) core.touch(*this);

@@ -7,7 +7,7 @@
 
 namespace evpl::core {
 
-class Resolver;
+class DatagramConnector;
 
 /// A datagram socket behind its facade. The handler lives right behind it in the same allocation.
 class DatagramState final : public Datagram, public Member, public transport::Sink {
@@ -43,6 +43,8 @@ public:
     Packet take() noexcept;
     const Caps& caps_now() const noexcept { return link != nullptr ? *link->caps : planned_caps; }
     void describe_url() noexcept;
+    /// Binds, or connects to `remote` when it is not null. A failure changes nothing.
+    Error open_link(const Address* remote, Diagnostic& why) noexcept;
 
     enum class Phase : std::uint8_t { opening, open, closing, closed };
     enum Event : std::uint32_t { ev_open = 1, ev_recv = 2, ev_writable = 4, ev_error = 8, ev_close = 16 };
@@ -60,13 +62,14 @@ public:
     void* self = nullptr;
     transport::Link* link = nullptr;
     transport::Port* port = nullptr;
+    DatagramConnector* connector = nullptr;  ///< while a name is resolved
     std::uint32_t slot = 0, generation = 0;
     memory::RingQueue<Received, 1> inbox;
     transport::SendQueue outbox;
     QueueLimits limits;
     std::size_t unread_bytes = 0;
     std::size_t queued_bytes = 0;
-    std::uint32_t fresh_in = 0, fresh_out = 0;
+    std::uint32_t fresh_in = 0, fresh_out = 0, unkeyed_out = 0;
     std::uint32_t events = 0;
     Phase phase = Phase::opening;
     bool connected = false;      ///< to one peer: destinations are not queued

@@ -17,6 +17,8 @@ struct Meaning {
 Meaning meaning_of(int os, Step step) noexcept {
     switch (os) {
     case ECONNREFUSED: return {Errc::refused, Who::peer};
+    case ENOENT:  // connect(2) to a Unix path: no socket file, nobody listens
+        return step == Step::connect ? Meaning{Errc::refused, Who::peer} : Meaning{Errc::io_error, Who::system};
     case ECONNRESET:
     case EPIPE:
     case ENETRESET:

@@ -15,9 +15,6 @@ namespace evpl {
 namespace core {
 namespace {
 
-/// A connect attempt without a limit of its own ends after this.
-constexpr std::int64_t connect_limit_ns = 30'000'000'000;
-
 /// Parses and chooses; failures become the loop's sentence.
 Result<transport::Choice> prepare(LoopCore& core, std::string_view url, Endpoint& endpoint, Caps& caps) noexcept {
     Diagnostic why;

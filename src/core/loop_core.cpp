@@ -197,6 +197,11 @@ void LoopCore::free_slot(std::uint32_t slot) noexcept {
     free_slot_ = slot;
 }
 
+void LoopCore::flush_when_keyed(std::uint32_t slot, std::uint32_t generation) noexcept {
+    if (unkeyed_.push(Waiting{slot, generation})) return;
+    if (Member* member = find(slot, generation)) mark_dirty(*member);  // no memory to wait: asked again at once
+}
+
 // -- deferrals and watches -------------------------------------------------------------------------------------
 
 bool LoopCore::defer(Task&& task) noexcept { return deferred_.push(std::move(task)); }

@@ -3,6 +3,7 @@
 #include <cstdarg>
 #include <cstdint>
 
+#include "base/clock.hpp"
 #include "core/loop_control.hpp"
 #include "core/member.hpp"
 #include "core/timer_wheel.hpp"
@@ -75,6 +76,9 @@ public:
     Result<transport::Port*> port_of(transport::Transport& transport) noexcept;
     Resolver* resolver() noexcept;  ///< null: out of memory
 
+    /// Flushes this member again in a turn after the registrar has rung.
+    void flush_when_keyed(std::uint32_t slot, std::uint32_t generation) noexcept;
+
     // -- work
     bool defer(Task&& task) noexcept;
     Result<WatchState*> watch(int fd, Ready wanted, void (*ready)(void*, Ready), void* context) noexcept;
@@ -90,6 +94,7 @@ public:
     LoopOptions options;
     LoopControl* control = nullptr;
     TimerWheel timers;
+    base::BurstClock clock;  ///< for what counts from now and may be a little late
     LoopMetrics metrics;
     char last_failure[320] = {};
     Loop::Hook before_wait = nullptr, after_wait = nullptr, turn_end = nullptr;
@@ -125,6 +130,7 @@ private:
     bool has_work() const noexcept;
     void learn(bool busy) noexcept;
     void trim() noexcept;
+    void retry_unkeyed() noexcept;
     std::int64_t next_wait_ns() const noexcept;
 
     bool is_idle() const noexcept;
@@ -165,6 +171,10 @@ private:
     WatchChunk* watch_chunks_ = nullptr;
     std::size_t watches_ = 0;
     Resolver* resolver_ = nullptr;
+    struct Waiting {
+        std::uint32_t slot, generation;
+    };
+    memory::RingQueue<Waiting, 4> unkeyed_;  ///< members whose outbox waits for registration
 
     // hybrid
     std::int64_t idle_since_ns_ = 0;   // 0: the last turn had work
@@ -208,8 +218,8 @@ struct CoreAccess {
     }
     static Timer timer(core::TimerHandle handle) noexcept {
         Timer made;
-        made.node_ = handle.node;
-        made.generation_ = handle.generation;
+        made.chunk_ = handle.chunk;
+        made.token_ = handle.token;
         return made;
     }
     static Watch watch(core::WatchState* state) noexcept {

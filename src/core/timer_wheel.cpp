@@ -1,7 +1,7 @@
 #include "core/timer_wheel.hpp"
 
-#include <algorithm>
-#include <bit>
+#include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <new>
 #include <utility>
@@ -10,283 +10,178 @@
 
 namespace evpl::core {
 
-// -- the raw wheel -----------------------------------------------------------------------------------------------
-
-namespace {
-
-constexpr std::uint64_t tick_ns = 1u << AlarmWheel::tick_shift;
-
-/// Rounded up: an alarm is due when its whole tick has begun, hence never early.
-std::uint64_t due_tick_of(std::int64_t due_ns) noexcept {
-    return (std::uint64_t(std::max<std::int64_t>(due_ns, 0)) + tick_ns - 1) >> AlarmWheel::tick_shift;
-}
-
-std::uint64_t tick_at(std::int64_t now_ns) noexcept {
-    return std::uint64_t(std::max<std::int64_t>(now_ns, 0)) >> AlarmWheel::tick_shift;
-}
-
-}  // namespace
-
-AlarmWheel::AlarmWheel() noexcept {
-    for (TimerLinks& slot : slots_) slot.next = slot.previous = &slot;
-}
-
-std::int64_t AlarmWheel::due_after(std::int64_t now_ns, std::int64_t delay_ns) noexcept {
-    std::int64_t due_ns = 0;
-    return __builtin_add_overflow(now_ns, std::max<std::int64_t>(delay_ns, 0), &due_ns) ? INT64_MAX : due_ns;
-}
+// -- alarms ------------------------------------------------------------------------------------------------------
 
 void AlarmWheel::set(Alarm& alarm, std::int64_t now_ns, std::int64_t due_ns) noexcept {
-    if (alarm.is_set()) unlink(alarm);
-    // An empty wheel may jump to the present, which saves the alarm its way down from a high level.
-    if (size_ == 0) {
-        tick_ = std::max(tick_, tick_at(now_ns));
-        cascading_ = {0, 0};
-    }
-    alarm.due_tick = std::max({due_tick_of(due_ns), tick_, floor_tick_});
-    link(alarm);
+    if (alarm.is_set()) remove(&alarm);
+    insert(&alarm, now_ns, due_ns);
 }
 
 void AlarmWheel::cancel(Alarm& alarm) noexcept {
-    if (alarm.is_set()) unlink(alarm);
-}
-
-void AlarmWheel::link(Alarm& alarm) noexcept {
-    // The lowest digit always counts as different: level 0 when nothing above differs.
-    const std::uint64_t differing = (alarm.due_tick ^ tick_) | (slots - 1);
-    const unsigned level = unsigned(std::bit_width(differing) - 1) / slot_bits;
-    const unsigned slot = unsigned(alarm.due_tick >> (level * slot_bits)) % slots;
-    TimerLinks& head = slots_[level * slots + slot];
-    alarm.next = &head;
-    alarm.previous = head.previous;
-    head.previous->next = &alarm;
-    head.previous = &alarm;
-    bits_[level] |= std::uint64_t(1) << slot;
-    occupied_ |= 1u << level;
-    ++size_;
-}
-
-void AlarmWheel::unlink(TimerLinks& links) noexcept {
-    TimerLinks* const next = links.next;
-    next->previous = links.previous;
-    links.previous->next = next;
-    links.next = links.previous = nullptr;
-    --size_;
-    if (next->next != next) return;
-    // Only an empty slot points to itself, and its place tells which bit is its own.
-    const std::size_t index = std::size_t(next - slots_.data());
-    const std::size_t level = index / slots;
-    bits_[level] &= ~(std::uint64_t(1) << index % slots);
-    if (bits_[level] == 0) occupied_ &= ~(1u << level);
-}
-
-/// The first tick of a slot: the wheel's digits above its level, its own digit, zeros below.
-std::uint64_t AlarmWheel::start_of(Place place) const noexcept {
-    const unsigned shift = place.level * slot_bits;
-    return ((tick_ >> shift >> slot_bits << slot_bits) | place.slot) << shift;
-}
-
-bool AlarmWheel::next_place(Place& place) const noexcept {
-    if (cascading_.level != 0) {  // its alarms may be earlier than any on the levels below
-        place = cascading_;
-        return true;
-    }
-    if (occupied_ == 0) return false;
-    place.level = unsigned(std::countr_zero(occupied_));
-    place.slot = unsigned(std::countr_zero(bits_[place.level]));
-    return true;
-}
-
-std::int64_t AlarmWheel::next_due_ns() const noexcept {
-    Place place;
-    if (size_ == 0 || !next_place(place)) return INT64_MAX;
-    const std::uint64_t start = start_of(place);
-    return start > std::uint64_t(INT64_MAX) >> tick_shift ? INT64_MAX : std::int64_t(start << tick_shift);
-}
-
-/// Moves a slot's alarms to lower levels. False: it has more than may be moved now.
-bool AlarmWheel::cascade(Place place, unsigned& moves_left) noexcept {
-    TimerLinks& head = slots_[place.level * slots + place.slot];
-    for (; head.next != &head; --moves_left) {
-        if (moves_left == 0) {
-            cascading_ = place;
-            return false;
-        }
-        Alarm& alarm = static_cast<Alarm&>(*head.next);
-        unlink(alarm);
-        link(alarm);
-    }
-    cascading_ = {0, 0};
-    return true;
+    if (!alarm.is_set()) return;
+    remove(&alarm);
+    alarm.next = nullptr;
 }
 
 unsigned AlarmWheel::expire(std::int64_t now_ns, unsigned budget) noexcept {
-    const std::uint64_t now_tick = tick_at(now_ns);
-    const std::uint64_t outer_floor = std::exchange(floor_tick_, std::max(floor_tick_, now_tick + 1));
-    unsigned calls = 0;
-    unsigned moves_left = moved_max;
-    bool all_done = false;
-    while (calls < budget) {
-        Place place;
-        if (!next_place(place) || start_of(place) > now_tick) {
-            all_done = true;
-            break;
-        }
-        tick_ = start_of(place);
-        if (place.level != 0) {
-            if (!cascade(place, moves_left)) break;
-            continue;
-        }
-        Alarm& alarm = static_cast<Alarm&>(*slots_[place.slot].next);
-        unlink(alarm);
-        ++calls;
+    return Wheel::expire(now_ns, budget, [](AlarmLinks* node) {
+        Alarm& alarm = static_cast<Alarm&>(*node);
+        alarm.next = nullptr;
         alarm.due_fn(alarm);
-    }
-    if (all_done) tick_ = std::max(tick_, now_tick);
-    floor_tick_ = outer_floor;
-    return calls;
+    });
 }
 
-// -- the pool ----------------------------------------------------------------------------------------------------
+// -- where timers live -------------------------------------------------------------------------------------------
 
-struct TimerWheel::Chunk {
-    static constexpr std::uint32_t capacity = 511;  // with the header 64 KiB
+TimerNodes::~TimerNodes() {
+    std::free(rows);
+    std::free(chunks);
+}
 
-    alignas(64) Chunk* next = nullptr;
-    std::uint32_t used = 0;  // nodes from here on were never touched
-    alignas(64) std::byte room[capacity * sizeof(TimerNode)];
-
-    void* place(std::uint32_t i) noexcept { return room + i * sizeof(TimerNode); }
-    TimerNode* node(std::uint32_t i) noexcept { return std::launder(static_cast<TimerNode*>(place(i))); }
-};
+bool TimerNodes::add_chunk(TimerChunk& chunk) noexcept {
+    if (chunk_count == chunk_capacity) {
+        const std::uint32_t capacity = std::max(2 * chunk_capacity, 1u);
+        if (capacity > 1u << 22) return false;  // 2^31 timers: indices have 32 bits
+        const std::size_t row_count = wheel_heads + std::size_t(capacity) * TimerChunk::capacity;
+        auto* const more_chunks = static_cast<TimerChunk**>(std::realloc(chunks, capacity * sizeof *chunks));
+        if (more_chunks == nullptr) return false;
+        chunks = more_chunks;
+        auto* const more_rows = static_cast<Row*>(std::realloc(rows, row_count * sizeof(Row)));
+        if (more_rows == nullptr) return false;
+        if (rows == nullptr) {
+            for (std::uint32_t i = 0; i < wheel_heads; ++i) more_rows[i] = {i, i, 0};
+        }
+        rows = more_rows;
+        chunk_capacity = capacity;
+    }
+    chunk.first = wheel_heads + chunk_count * TimerChunk::capacity;
+    chunks[chunk_count++] = &chunk;
+    return true;
+}
 
 namespace {
 
-/// Chunks of wheels that have ended. They are never freed: a Timer may outlive its loop and still look at its node.
+/// Chunks of wheels that have ended. They are never freed: a Timer may outlive its loop and still look at its epoch.
 struct ChunkStore {
     std::mutex mutex;
-    TimerWheel::Chunk* first = nullptr;
+    TimerChunk* first = nullptr;
+
+    TimerChunk* take() noexcept {
+        const std::lock_guard lock(mutex);
+        return first != nullptr ? std::exchange(first, first->next) : nullptr;
+    }
+    void put(TimerChunk& chunk) noexcept {
+        const std::lock_guard lock(mutex);
+        chunk.next = std::exchange(first, &chunk);
+    }
 };
 constinit ChunkStore store;
-
-TimerWheel::Chunk* take_stored() noexcept {
-    const std::lock_guard lock(store.mutex);
-    return store.first != nullptr ? std::exchange(store.first, store.first->next) : nullptr;
-}
 
 }  // namespace
 
 bool TimerWheel::grow() noexcept {
-    Chunk* chunk = take_stored();
-    if (chunk == nullptr) {
-        void* const memory = ::operator new(sizeof(Chunk), std::align_val_t{alignof(Chunk)}, std::nothrow);
-        if (memory == nullptr) return false;
-        chunk = new (memory) Chunk;  // leaves `room` untouched
+    TimerChunk* chunk = store.take();
+    if (chunk == nullptr) chunk = new (std::nothrow) TimerChunk;  // writes the header only
+    if (chunk == nullptr) return false;
+    if (!add_chunk(*chunk)) {
+        store.put(*chunk);
+        return false;
     }
-    for (std::uint32_t i = chunk->used; i-- > 0;) {  // nodes of its former wheel; the lowest ends up first
-        chunk->node(i)->next = free_;
-        free_ = chunk->node(i);
+    chunk->wheel = this;
+    for (std::uint32_t i = TimerChunk::capacity; i-- > 0;) {  // the lowest ends up first
+        const std::uint32_t index = chunk->first + i;
+        rows[index] = {std::exchange(free_, index), 0, 0};
     }
-    chunk->next = std::exchange(chunks_, chunk);
     return true;
-}
-
-TimerNode* TimerWheel::take_node() noexcept {
-    if (free_ == nullptr && (chunks_ == nullptr || chunks_->used == Chunk::capacity) && !grow()) return nullptr;
-    if (free_ != nullptr) {
-        TimerNode* const node = static_cast<TimerNode*>(std::exchange(free_, free_->next));
-        node->next = nullptr;
-        return node;
-    }
-    return new (chunks_->place(chunks_->used++)) TimerNode;
 }
 
 // -- timers ------------------------------------------------------------------------------------------------------
 
 TimerWheel::~TimerWheel() {
     closing_ = true;  // a task's destructor that adds a timer gets none
-    for (Chunk* chunk = chunks_; chunk != nullptr; chunk = chunk->next)
-        for (std::uint32_t i = 0; i < chunk->used; ++i)
-            cancel({chunk->node(i), chunk->node(i)->generation.load(std::memory_order_relaxed)});
-    while (chunks_ != nullptr) {
-        Chunk* const chunk = std::exchange(chunks_, chunks_->next);
-        const std::lock_guard lock(store.mutex);
-        chunk->next = std::exchange(store.first, chunk);
+    for (std::uint32_t index; remove_any(index);) {
+        ++rows[index].generation;
+        free(index, false);
+    }
+    for (std::uint32_t i = 0; i < chunk_count; ++i) {
+        // Its last wheel's thread alone writes the epoch: from here on all handles of this wheel are stale.
+        chunks[i]->epoch.store(chunks[i]->epoch.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+        store.put(*chunks[i]);
     }
 }
 
-TimerHandle TimerWheel::add(std::int64_t now_ns, std::int64_t delay_ns, Task task, std::int64_t period_ns) noexcept {
-    TimerNode* const node = closing_ ? nullptr : take_node();
-    if (node == nullptr) return {};
-    node->due_fn = run_due;
-    node->due_ns = AlarmWheel::due_after(now_ns, delay_ns);
-    node->period_ns = std::max<std::int64_t>(period_ns, 0);
-    node->wheel = this;
-    node->state = TimerNode::State::pending;
-    node->task = std::move(task);
-    alarms_.set(*node, now_ns, node->due_ns);
-    ++timers_;
-    return {node, node->generation.load(std::memory_order_relaxed)};
+void TimerWheel::free(std::uint32_t index, bool plain) noexcept {
+    if (!plain) job_of(index).~Job();
+    rows[index].next = std::exchange(free_, index);
+}
+
+TimerHandle TimerWheel::add(std::int64_t now_ns, std::int64_t delay_ns, Task&& task, std::int64_t period_ns) noexcept {
+    if (closing_ || (free_ == 0 && !grow())) [[unlikely]] return {};
+    const std::uint32_t index = free_, row = row_of(index);
+    TimerChunk& chunk = chunk_of(index);
+    free_ = rows[index].next;
+    const TimerHandle handle(chunk, rows[index].generation, row, task.is_plain());
+    const std::int64_t due_ns = due_after(now_ns, delay_ns);
+    new (chunk.jobs[row]) TimerChunk::Job(std::move(task));
+    insert(index, now_ns, due_ns);
+    if (period_ns > 0) [[unlikely]] {
+        chunk.job(row).due |= 1;
+        chunk.cycles[row] = {due_ns, period_ns};
+    }
+    return handle;
 }
 
 bool TimerWheel::pending(TimerHandle handle) noexcept {
-    const TimerNode* const node = handle.node;
-    if (node == nullptr || node->generation.load(std::memory_order_relaxed) != handle.generation) return false;
-    return node->state != TimerNode::State::free && node->is_set();  // a free node is linked too, in the pool
+    const TimerChunk* const chunk = handle.chunk;
+    if (chunk == nullptr || TimerHandle::epoch_of(*chunk) != handle.epoch()) return false;
+    return chunk->wheel->rows[chunk->first + handle.row()].generation == handle.generation();
 }
 
 bool TimerWheel::cancel(TimerHandle handle) noexcept {
     if (!pending(handle)) return false;
-    TimerNode& node = *handle.node;
-    TimerWheel& wheel = *node.wheel;
-    wheel.alarms_.cancel(node);
-    --wheel.timers_;
+    TimerWheel& wheel = *handle.chunk->wheel;
+    const std::uint32_t index = handle.chunk->first + handle.row();
+    // Whoever cancels a timer mostly sets another one, which gets this row: its line is on its way while we unlink.
+    __builtin_prefetch(handle.chunk->jobs[handle.row()], 1);
+    // Its handles go stale before the task is destroyed, since that may run anything; only then is the row free.
+    wheel.rows[index].generation = handle.generation() + 1;
+    wheel.remove(index);
     // A periodic timer that cancels itself: its task is running and goes when it returns.
-    if (node.state == TimerNode::State::pending) wheel.finish(node);
+    if (index != wheel.running_) [[likely]] wheel.free(index, handle.plain());
     return true;
 }
 
-/// The node's use ends. Its handles go stale before the task is destroyed, since that may run anything; only then is it free.
-void TimerWheel::finish(TimerNode& node) noexcept {
-    node.generation.store(node.generation.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-    node.state = TimerNode::State::free;
-    node.task.reset();
-    node.next = free_;
-    free_ = &node;
-}
-
 unsigned TimerWheel::expire(std::int64_t now_ns, unsigned budget) noexcept {
-    now_ns_ = now_ns;
-    return alarms_.expire(now_ns, budget);
+    if (running_ != 0) return 0;
+    // Alarms run no task. So what a task sets finds both rounds begun, and waits for the next call.
+    const unsigned alarms = alarms_.expire(now_ns, budget);
+    return alarms + Wheel::expire(now_ns, budget - alarms, [this, now_ns](std::uint32_t index) { fire(index, now_ns); });
 }
 
-void TimerWheel::run_due(Alarm& alarm) noexcept {
-    TimerNode& node = static_cast<TimerNode&>(alarm);
-    node.wheel->run(node);
-}
-
-void TimerWheel::run(TimerNode& node) noexcept {
-    node.state = TimerNode::State::running;
-    if (node.period_ns > 0) {
+void TimerWheel::fire(std::uint32_t index, std::int64_t now_ns) noexcept {
+    TimerChunk& chunk = chunk_of(index);
+    TimerChunk::Job& job = chunk.job(row_of(index));
+    const std::uint32_t generation = rows[index].generation;
+    if (job.repeats()) {
         // The next multiple after now: periods that a late turn missed are not made up for.
-        const std::int64_t missed = (now_ns_ - node.due_ns) / node.period_ns;
-        node.due_ns = AlarmWheel::due_after(node.due_ns, missed * node.period_ns);
-        node.due_ns = AlarmWheel::due_after(node.due_ns, node.period_ns);
-        alarms_.set(node, now_ns_, node.due_ns);
+        TimerChunk::Cycle& cycle = chunk.cycles[row_of(index)];
+        const std::int64_t missed = (now_ns - cycle.due_ns) / cycle.period_ns;
+        cycle.due_ns = due_after(due_after(cycle.due_ns, missed * cycle.period_ns), cycle.period_ns);
+        insert(index, now_ns, cycle.due_ns);
+        job.due |= 1;
     } else {
-        --timers_;
+        ++rows[index].generation;
     }
-    call(node);
-    if (node.is_set())
-        node.state = TimerNode::State::pending;
-    else
-        finish(node);
+    running_ = index;
+    call(job);
+    running_ = 0;
+    if (rows[index].generation != generation) free(index, false);  // once, or cancelled by itself
 }
 
-void TimerWheel::call(TimerNode& node) noexcept {
-    if (!node.task) return;
+void TimerWheel::call(Task& task) noexcept {
+    if (!task) return;
     try {
-        node.task();
+        task();
     } catch (...) {
         if (threw_ != nullptr) threw_(context_);
     }
@@ -297,11 +192,11 @@ void TimerWheel::call(TimerNode& node) noexcept {
 namespace evpl {
 
 void Timer::cancel() noexcept {
-    core::TimerWheel::cancel({std::exchange(node_, nullptr), generation_});
+    core::TimerWheel::cancel({std::exchange(chunk_, nullptr), token_});
 }
 
 bool Timer::pending() const noexcept {
-    return core::TimerWheel::pending({node_, generation_});
+    return core::TimerWheel::pending({chunk_, token_});
 }
 
 }  // namespace evpl

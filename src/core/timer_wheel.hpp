@@ -1,104 +1,146 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <new>
+#include <utility>
 
+#include "core/wheel.hpp"
 #include "evpl/task.hpp"
 
 namespace evpl::core {
 
-/// A place in a ring of links; alone it points to itself (a slot) or to nothing (an alarm that is not set).
-struct TimerLinks {
-    TimerLinks* next = nullptr;
-    TimerLinks* previous = nullptr;
+// -- alarms ------------------------------------------------------------------------------------------------------
+
+/// A place in a ring of alarms; the head of a ring is no more than that.
+struct AlarmLinks {
+    AlarmLinks* next = nullptr;
+    AlarmLinks* previous = nullptr;
 };
 
 /// An internal deadline, to be embedded: no task, no allocation. Its owner cancels it before it goes away.
-struct Alarm : TimerLinks {
+struct Alarm : AlarmLinks {
     std::uint64_t due_tick = 0;
-    /// Runs on the loop's thread with the alarm no longer set; may set or cancel any alarm and destroy this one. Must not throw.
+    /// Runs on the loop's thread with the alarm no longer set; may set or cancel any alarm and destroy this one.
+    /// Must not throw.
     void (*due_fn)(Alarm&) = nullptr;
 
     bool is_set() const noexcept { return next != nullptr; }
 };
 
-/// The raw wheel: links only. Ticks of 1024 ns; 64 slots a level, a bitmap per level. An alarm's level is the highest digit
-/// (base 64) in which its tick differs from the wheel's, so the lowest occupied level always holds the earliest alarm, and
-/// each alarm moves at most once per level. Nine levels cover every tick of a 63-bit clock: eight end after nine years.
-/// Thread: one. Nothing here allocates.
-class AlarmWheel {
+struct AlarmNodes {
+    using Ref = AlarmLinks*;
+    AlarmNodes() noexcept {
+        for (AlarmLinks& head : heads) head = {&head, &head};
+    }
+    static AlarmLinks& links(Ref node) noexcept { return *node; }
+    Ref head(unsigned slot) noexcept { return &heads[slot]; }
+    unsigned slot_of(Ref head) const noexcept { return unsigned(head - heads.data()); }
+    static std::uint64_t due_tick(Ref node) noexcept { return static_cast<Alarm*>(node)->due_tick; }
+    static void set_due_tick(Ref node, std::uint64_t tick) noexcept { static_cast<Alarm*>(node)->due_tick = tick; }
+
+    std::array<AlarmLinks, wheel_heads> heads;
+};
+
+/// The alarms of one loop. Thread: the loop's. Nothing here fails or allocates.
+class AlarmWheel : public Wheel<AlarmNodes> {
 public:
-    static constexpr unsigned tick_shift = 10;
-    static constexpr unsigned slot_bits = 6;
-    static constexpr unsigned slots = 1u << slot_bits;
-    static constexpr unsigned levels = 9;
-    /// Alarms that one expire() moves between levels at most, so that 100 000 equal deadlines never stall a turn.
-    static constexpr unsigned moved_max = 256;
-
-    AlarmWheel() noexcept;
-    AlarmWheel(const AlarmWheel&) = delete;
-    AlarmWheel& operator=(const AlarmWheel&) = delete;
-
     /// Due at `due_ns` or up to a tick later, never earlier; INT64_MAX: never. Sets it anew when it is set already.
     /// Cost: O(1); touches this alarm, its neighbours and the slot.
     void set(Alarm& alarm, std::int64_t now_ns, std::int64_t due_ns) noexcept;
     /// Harmless when it is not set. Cost: O(1).
     void cancel(Alarm& alarm) noexcept;
-    /// When expire() has something to do: INT64_MAX when never; never too late; early only to move alarms between levels.
-    std::int64_t next_due_ns() const noexcept;
-    /// Calls due_fn of up to `budget` alarms that are due, in order of their ticks and, within one tick, mostly of being set.
-    /// What is left over stays due. What is set meanwhile waits for the next call. Returns the number of calls.
+    /// Calls due_fn of up to `budget` alarms that are due; see Wheel::expire().
     unsigned expire(std::int64_t now_ns, unsigned budget) noexcept;
-
-    std::size_t size() const noexcept { return size_; }
-    /// now + delay, without overflow; a negative delay counts as none.
-    static std::int64_t due_after(std::int64_t now_ns, std::int64_t delay_ns) noexcept;
-
-private:
-    struct Place {
-        unsigned level, slot;
-    };
-    bool next_place(Place& place) const noexcept;
-    std::uint64_t start_of(Place place) const noexcept;
-    void link(Alarm& alarm) noexcept;
-    void unlink(TimerLinks& links) noexcept;
-    bool cascade(Place place, unsigned& moves_left) noexcept;
-
-    std::uint64_t tick_ = 0;         // every alarm is due at this tick or later
-    std::uint64_t floor_tick_ = 0;   // inside expire(): what is set there is due from here on
-    std::size_t size_ = 0;
-    std::uint32_t occupied_ = 0;     // bit per level
-    Place cascading_{0, 0};          // a slot that is only partly moved, when its level is not 0
-    std::array<std::uint64_t, levels> bits_{};
-    std::array<TimerLinks, levels * slots> slots_;
 };
+
+// -- timers ------------------------------------------------------------------------------------------------------
 
 class TimerWheel;
 
-/// A timer of Loop::after() or every(). The first cache line is all that the wheel touches; the task has its own.
-/// Type-stable: nodes return to a pool of the process and are never freed, so that a Timer that outlives its loop is harmless.
-struct alignas(64) TimerNode : Alarm {
-    enum class State : std::uint8_t { free, pending, running };
+/// The home of 512 timers. Type-stable: it returns to a pool of the process and is never freed, so that a task never
+/// moves, and a Timer that outlives its loop still finds an epoch to compare.
+struct TimerChunk {
+    static constexpr unsigned row_bits = 9;
+    static constexpr std::uint32_t capacity = 1u << row_bits;
 
-    std::int64_t due_ns = 0;
-    std::int64_t period_ns = 0;  // 0: once
-    TimerWheel* wheel = nullptr;
-    std::atomic<std::uint32_t> generation{0};  // read by stale handles on other threads, once a node serves another loop
-    State state = State::free;
-    alignas(64) Task task;
+    /// One cache line for each timer, only written by an add: the due time lies in what is the padding of a Task.
+    struct Job : Task {
+        explicit Job(Task&& task) noexcept : Task(std::move(task)) {}
+        bool repeats() const noexcept { return (due & 1) != 0; }
+        std::uint64_t due;  // tick << 1 | repeats; bit fields would be read before they are written
+    };
+    static_assert(sizeof(Job) == 64);
+    struct Cycle {
+        std::int64_t due_ns, period_ns;  // exact: a periodic timer stays on its grid
+    };
+
+    TimerWheel* wheel;
+    TimerChunk* next;
+    std::uint32_t first;  // its wheel's index of row 0
+    /// Counts the wheels it has served. Stale handles read it, on other threads too.
+    std::atomic<std::uint32_t> epoch{0};
+    alignas(64) std::byte jobs[capacity][sizeof(Job)];
+    std::array<Cycle, capacity> cycles;  // written for periodic timers only
+
+    Job& job(std::uint32_t row) noexcept { return *std::launder(reinterpret_cast<Job*>(jobs[row])); }
 };
-static_assert(sizeof(TimerNode) == 128);  // one line for the wheel, one for the task
 
-/// Names one use of a node: what evpl::Timer holds.
+/// Names one use of a row: what evpl::Timer holds. Two whole words: one that was written in parts waits for the stores.
 struct TimerHandle {
-    TimerNode* node = nullptr;  // null: out of memory
-    std::uint32_t generation = 0;
+    TimerHandle() noexcept = default;
+    TimerHandle(TimerChunk* home, std::uint64_t word) noexcept : chunk(home), token(word) {}
+    /// `plain`: the task needs no destructor.
+    TimerHandle(TimerChunk& home, std::uint32_t generation, std::uint32_t row, bool plain) noexcept
+        : chunk(&home),
+          token(std::uint64_t(generation) << 32 | std::uint64_t(epoch_of(home)) << 10 | row << 1 | unsigned(plain)) {}
+
+    static std::uint32_t epoch_of(const TimerChunk& chunk) noexcept {
+        return chunk.epoch.load(std::memory_order_relaxed) & ((1u << 22) - 1);
+    }
+    std::uint32_t generation() const noexcept { return std::uint32_t(token >> 32); }
+    std::uint32_t epoch() const noexcept { return std::uint32_t(token) >> 10; }
+    std::uint32_t row() const noexcept { return std::uint32_t(token) >> 1 & (TimerChunk::capacity - 1); }
+    bool plain() const noexcept { return (token & 1) != 0; }
+
+    TimerChunk* chunk = nullptr;  // null: out of memory
+    std::uint64_t token = 0;
+};
+
+/// What a cancel touches, of all timers in one array: 12 bytes of its own and 8 of each neighbour, and nothing of a task
+/// that needs no destructor. 100 000 timers have 1.2 MB of rows; as nodes of 128 bytes they missed every cache.
+/// Indices of 32 bits: the heads come first, then the rows of the chunks.
+struct TimerNodes {
+    using Ref = std::uint32_t;
+    struct Row {
+        std::uint32_t next, previous;
+        std::uint32_t generation;  // names one use
+    };
+
+    ~TimerNodes();
+    Row& links(Ref index) const noexcept { return rows[index]; }
+    static Ref head(unsigned slot) noexcept { return slot; }
+    static unsigned slot_of(Ref head) noexcept { return head; }
+    TimerChunk& chunk_of(Ref index) const noexcept { return *chunks[(index - wheel_heads) >> TimerChunk::row_bits]; }
+    static std::uint32_t row_of(Ref index) noexcept { return (index - wheel_heads) % TimerChunk::capacity; }
+    TimerChunk::Job& job_of(Ref index) const noexcept { return chunk_of(index).job(row_of(index)); }
+    std::uint64_t due_tick(Ref index) const noexcept { return job_of(index).due >> 1; }
+    /// Makes it a timer that fires once.
+    void set_due_tick(Ref index, std::uint64_t tick) noexcept { job_of(index).due = tick << 1; }
+    /// False: out of memory.
+    bool add_chunk(TimerChunk& chunk) noexcept;
+
+    Row* rows = nullptr;
+    TimerChunk** chunks = nullptr;
+    std::uint32_t chunk_count = 0;
+    std::uint32_t chunk_capacity = 0;
 };
 
 /// The timers and alarms of one loop. Thread: the loop's.
-class TimerWheel {
+class TimerWheel : private Wheel<TimerNodes> {
 public:
     /// Called when a task threw, on the loop's thread, inside the catch block.
     using Threw = void (*)(void* context);
@@ -106,12 +148,11 @@ public:
     explicit TimerWheel(Threw threw = nullptr, void* context = nullptr) noexcept : threw_(threw), context_(context) {}
     /// Destroys the tasks that are left, without running them. Alarms are their owners' to cancel before.
     ~TimerWheel();
-    TimerWheel(const TimerWheel&) = delete;
-    TimerWheel& operator=(const TimerWheel&) = delete;
 
-    /// Runs `task` once after `delay_ns` (INT64_MAX: never), or every `period_ns` when that is positive, first after `delay_ns`.
-    /// A null node: out of memory; the task is then destroyed. Cost: O(1), cache misses decide, plus the pool growing by 64 KiB at times.
-    TimerHandle add(std::int64_t now_ns, std::int64_t delay_ns, Task task, std::int64_t period_ns = 0) noexcept;
+    /// Runs `task` once after `delay_ns` (INT64_MAX: never), or every `period_ns` when that is positive, first after
+    /// `delay_ns`. A null chunk: out of memory; the task is still the caller's. Cost: O(1), and a chunk of 50 KiB at
+    /// times.
+    TimerHandle add(std::int64_t now_ns, std::int64_t delay_ns, Task&& task, std::int64_t period_ns = 0) noexcept;
     /// True: it was pending, and its task is destroyed; of the running one, as soon as it returns. A stale handle: false.
     static bool cancel(TimerHandle handle) noexcept;
     static bool pending(TimerHandle handle) noexcept;
@@ -119,32 +160,26 @@ public:
     void set_alarm(Alarm& alarm, std::int64_t now_ns, std::int64_t due_ns) noexcept { alarms_.set(alarm, now_ns, due_ns); }
     void cancel_alarm(Alarm& alarm) noexcept { alarms_.cancel(alarm); }
 
-    std::int64_t next_due_ns() const noexcept { return alarms_.next_due_ns(); }
-    /// As AlarmWheel::expire(), for timers and alarms alike.
+    /// When expire() has something to do: never too late; early only to move what is set between levels.
+    std::int64_t next_due_ns() const noexcept { return std::min(Wheel::next_due_ns(), alarms_.next_due_ns()); }
+    /// Runs up to `budget` alarms and timers that are due; see Wheel::expire(). A call from within one does nothing.
     unsigned expire(std::int64_t now_ns, unsigned budget) noexcept;
 
     /// Timers that will still run; alarms do not count.
-    std::size_t timers() const noexcept { return timers_; }
-
-    /// Memory of the pool; TimerWheel's own business.
-    struct Chunk;
+    std::size_t timers() const noexcept { return size(); }
 
 private:
-    static void run_due(Alarm& alarm) noexcept;
-    void run(TimerNode& node) noexcept;
-    void call(TimerNode& node) noexcept;
-    void finish(TimerNode& node) noexcept;
-    TimerNode* take_node() noexcept;
+    void fire(std::uint32_t index, std::int64_t now_ns) noexcept;
+    void call(Task& task) noexcept;
+    void free(std::uint32_t index, bool plain) noexcept;
     bool grow() noexcept;
 
-    AlarmWheel alarms_;
-    TimerLinks* free_ = nullptr;
-    Chunk* chunks_ = nullptr;  // the first one may have nodes that were never used
-    std::size_t timers_ = 0;
-    std::int64_t now_ns_ = 0;
+    std::uint32_t free_ = 0;           // list of free rows through `next`; 0, a head, ends it
+    std::uint32_t running_ = 0;        // whose task runs
     bool closing_ = false;
     Threw threw_;
     void* context_;
+    AlarmWheel alarms_;
 };
 
 }  // namespace evpl::core

@@ -128,8 +128,17 @@ unsigned LoopCore::run_deferred() noexcept {
     return count;
 }
 
+void LoopCore::retry_unkeyed() noexcept {
+    for (std::uint32_t left = unkeyed_.size(); left > 0; --left) {
+        const Waiting waiting = unkeyed_.front();
+        unkeyed_.pop();
+        if (Member* member = find(waiting.slot, waiting.generation)) mark_dirty(*member);
+    }
+}
+
 unsigned LoopCore::work() noexcept {
     unsigned done = 0;
+    if (!unkeyed_.empty()) [[unlikely]] retry_unkeyed();
     for (unsigned round = 0; round < rounds_max; ++round) {
         done += dispatch_marked();
         if (round == 0) {

@@ -15,23 +15,35 @@ struct Kept {
     Kept* next;
 };
 
+// No constructor, no destructor: it can be used while a thread ends, by objects that outlive the Ending below.
 struct Store {
-    Kept* first[most_shift - least_shift + 1] = {};
-    unsigned count[most_shift - least_shift + 1] = {};
-
-    void trim() noexcept {
-        for (unsigned i = 0; i <= most_shift - least_shift; ++i) {
-            while (Kept* array = first[i]) {
-                first[i] = array->next;
-                std::free(array);
-            }
-            count[i] = 0;
-        }
-    }
-    ~Store() { trim(); }
+    Kept* first[most_shift - least_shift + 1];
+    unsigned count[most_shift - least_shift + 1];
+    bool ended;
 };
 
-thread_local Store store;
+constinit thread_local Store store{};
+
+void trim() noexcept {
+    for (unsigned i = 0; i <= most_shift - least_shift; ++i) {
+        while (Kept* array = store.first[i]) {
+            store.first[i] = array->next;
+            std::free(array);
+        }
+        store.count[i] = 0;
+    }
+}
+
+// Frees the store with its thread; from then on nothing is kept.
+struct Ending {
+    bool armed = true;
+    ~Ending() {
+        store.ended = true;
+        trim();
+    }
+};
+
+thread_local Ending ending;
 
 unsigned shift_of(std::size_t bytes) noexcept {
     const unsigned shift = unsigned(std::bit_width(bytes - 1));
@@ -53,14 +65,15 @@ void* take_array(std::size_t bytes) noexcept {
 
 void give_array(void* array, std::size_t bytes) noexcept {
     const unsigned shift = shift_of(bytes);
-    if (shift > most_shift || store.count[shift - least_shift] >= kept_per_size) {
+    if (shift > most_shift || store.count[shift - least_shift] >= kept_per_size || store.ended) {
         std::free(array);
         return;
     }
+    ending.armed = true;  // its first use has its destructor called
     store.first[shift - least_shift] = new (array) Kept{store.first[shift - least_shift]};
     ++store.count[shift - least_shift];
 }
 
-void trim_arrays() noexcept { store.trim(); }
+void trim_arrays() noexcept { trim(); }
 
 }  // namespace evpl::memory

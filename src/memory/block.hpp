@@ -49,6 +49,9 @@ struct Descriptor : detail::Block {
 /// No other slice of the block is alive.
 inline bool is_sole(const Buffer& buffer) noexcept { return BufferAccess::block(buffer)->refs == 1; }
 
+/// The slice is alone in a slab's block, from its start, and the block has `size_bytes`.
+bool can_grow_to(const Buffer& buffer, std::uint32_t size_bytes) noexcept;
+
 /// Bytes of the block that `buffer` holds alive.
 std::uint32_t block_bytes(const Buffer& buffer) noexcept;
 

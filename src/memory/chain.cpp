@@ -1,5 +1,6 @@
 #include "evpl/chain.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "memory/array_pool.hpp"
@@ -56,6 +57,7 @@ Chain Chain::take_front(std::size_t n) noexcept {
     Chain front;
     std::uint32_t used = 0;
     while (n > 0) {
+        EVPL_CHECK(used < count_, "a slice of the chain was changed", size_bytes_, count_);
         Buffer& slice = slices_[used];
         if (slice.size() > n) {
             Buffer part = slice.share(0, std::uint32_t(n));
@@ -77,7 +79,9 @@ void Chain::drop_front(std::size_t n) noexcept {
     if (n >= size_bytes_) return clear();
     size_bytes_ -= n;
     std::uint32_t used = 0;
-    while (n >= slices_[used].size()) {
+    for (;;) {
+        EVPL_CHECK(used < count_, "a slice of the chain was changed", size_bytes_, count_);
+        if (n < slices_[used].size()) break;
         n -= slices_[used].size();
         slices_[used++].reset();
     }

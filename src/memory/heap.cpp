@@ -1,9 +1,11 @@
 #include "memory/heap.hpp"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <new>
+#include <utility>
 
 #include "memory/array_pool.hpp"
 #include "memory/domain.hpp"
@@ -26,6 +28,23 @@ std::recursive_mutex& orphans_mutex() noexcept {
     alignas(std::recursive_mutex) static std::byte room[sizeof(std::recursive_mutex)];
     static std::recursive_mutex* const mutex = new (room) std::recursive_mutex;
     return *mutex;
+}
+
+// When a loop ends, Buffers that its program keeps on the loop's former thread go on counting plainly in Block::refs, while proxies of
+// the same blocks come back on other threads. From then on the proxies are counted apart, under the mutex, in Block::next, which is
+// unused while a block is out: two for each proxy, and one for all Buffers together. Zero: there never was such a proxy.
+constexpr std::uintptr_t one_proxy = 2;
+constexpr std::uintptr_t buffers_left = 1;
+
+std::uintptr_t holders_of(detail::Block* block) noexcept {
+    return reinterpret_cast<std::uintptr_t>(std::atomic_ref(block->next).load(std::memory_order_relaxed));
+}
+std::uintptr_t set_holders(detail::Block* block, std::uintptr_t holders) noexcept {
+    std::atomic_ref(block->next).store(reinterpret_cast<detail::Block*>(holders), std::memory_order_relaxed);
+    return holders;
+}
+void note_buffers_left(detail::Block* block) noexcept {
+    set_holders(block, (holders_of(block) & ~buffers_left) | (block->refs != 0 ? buffers_left : 0));
 }
 
 // Blocks let go on this thread that belong to other loops, collected so that one batch costs one locked instruction.
@@ -76,7 +95,7 @@ Result<Buffer> Heap::allocate(std::uint32_t size_bytes) noexcept {
         if (const Error error = grow(size_class); !error.ok()) return error;
         block = free_[size_class];
     }
-    free_[size_class] = block->next;
+    free_[size_class] = std::exchange(block->next, nullptr);
     block->refs = 1;
     ++static_cast<Slab*>(block->owner)->used;
     ++blocks_out_;
@@ -136,7 +155,7 @@ Descriptor* Heap::take_descriptor() noexcept {
         }
     }
     auto* descriptor = static_cast<Descriptor*>(free_descriptors_);
-    free_descriptors_ = descriptor->next;
+    free_descriptors_ = std::exchange(descriptor->next, nullptr);
     ++descriptors_out_;
     descriptor->home = this;
     descriptor->refs = 1;
@@ -144,6 +163,7 @@ Descriptor* Heap::take_descriptor() noexcept {
 }
 
 void Heap::put_descriptor(Descriptor* descriptor) noexcept {
+    descriptor->owner = nullptr;  // so that retire() finds the proxies that are out
     descriptor->next = free_descriptors_;
     free_descriptors_ = descriptor;
     --descriptors_out_;
@@ -162,11 +182,14 @@ Result<Buffer> Heap::wrap(std::byte* data, std::uint32_t size_bytes, void (*on_r
 }
 
 Descriptor* Heap::make_proxy(detail::Block* origin) noexcept {
+    std::unique_lock lock(orphans_mutex(), std::defer_lock);
+    if (retired_) [[unlikely]] lock.lock();
     Descriptor* descriptor = take_descriptor();
     if (descriptor == nullptr) return nullptr;
     descriptor->kind = proxy;
     descriptor->data = origin->data;
     descriptor->owner = origin;
+    if (retired_) [[unlikely]] count_apart(origin);
     return descriptor;
 }
 
@@ -191,21 +214,33 @@ void Heap::release_here(detail::Block* block) noexcept {
     if (!retired_) [[likely]] return release(block);
     // A buffer that its program kept longer than the loop.
     const std::lock_guard lock(orphans_mutex());
+    if (set_holders(block, holders_of(block) & ~buffers_left) != 0) return;
     release(block);
     finish_if_empty();
 }
 
+void Heap::release_proxy(Descriptor* descriptor) noexcept {
+    if (holders_of(descriptor) != 0) [[unlikely]] {
+        const std::lock_guard lock(orphans_mutex());
+        if (set_holders(descriptor, holders_of(descriptor) & ~buffers_left) != 0) return;
+    }
+    send_home(descriptor);
+}
+
 // A proxy is home: its reference on the origin ends here, where that is counted.
 void Heap::accept_list(detail::Block* list) noexcept {
+    ++accepting_;  // what is released here may bring further proxies home, or run the program's code
     while (list != nullptr) {
         auto* descriptor = static_cast<Descriptor*>(list);
         list = descriptor->next;
         auto* origin = static_cast<detail::Block*>(descriptor->owner);
         put_descriptor(descriptor);
-        if (--origin->refs != 0) continue;
-        if (origin->kind == proxy) send_home(static_cast<Descriptor*>(origin));
+        const bool held = retired_ ? set_holders(origin, holders_of(origin) - one_proxy) != 0 : --origin->refs != 0;
+        if (held) continue;
+        if (origin->kind == proxy) release_proxy(static_cast<Descriptor*>(origin));
         else release(origin);
     }
+    --accepting_;
 }
 
 void Heap::take_returns() noexcept { accept_list(returns_.exchange(nullptr, std::memory_order_acquire)); }
@@ -228,6 +263,10 @@ void Heap::send_home_now(Heap* home, detail::Block* first, detail::Block* last) 
 void Heap::send_home(Descriptor* descriptor) noexcept {
     Heap* home = descriptor->home;
     if (current_heap == nullptr) return send_home_now(home, descriptor, descriptor);
+    if (current_heap == home) {
+        descriptor->next = nullptr;
+        return home->accept_list(descriptor);
+    }
     for (unsigned i = 0; i < departures.count; ++i) {
         if (departures.lists[i].home != home) continue;
         descriptor->next = departures.lists[i].first;
@@ -239,59 +278,89 @@ void Heap::send_home(Descriptor* descriptor) noexcept {
 }
 
 void Heap::flush_departures() noexcept {
-    for (unsigned i = 0; i < departures.count; ++i) {
-        const auto& list = departures.lists[i];
-        send_home_now(list.home, list.first, list.last);
+    // Going home to a retired heap ends references on other heaps, and may run the program's code: both depart again meanwhile.
+    while (departures.count > 0) {
+        const Departures now = departures;
+        departures.count = 0;
+        for (unsigned i = 0; i < now.count; ++i) send_home_now(now.lists[i].home, now.lists[i].first, now.lists[i].last);
     }
-    departures.count = 0;
 }
 
 // -- shrinking -------------------------------------------------------------------------------------------------
 
-void Heap::remove_free_blocks(Slab* slab) noexcept {
-    detail::Block** link = &free_[slab->size_class];
-    while (*link != nullptr) {
-        if ((*link)->owner == slab) *link = (*link)->next;
-        else link = &(*link)->next;
-    }
-}
-
 bool Heap::trim() noexcept {
     drain_returns();
     bool more = false;
+    Slab* leaving = nullptr;
+    unsigned classes = 0;
     for (Slab** link = &slabs_; *link != nullptr;) {
         Slab* slab = *link;
         bool pending = false;
         for (const Slab::Key& key : slab->keys) pending |= key.state.load(std::memory_order_relaxed) == KeyState::pending;
-        if (slab->used != 0 || pending) {
-            slab->idle = false;
-        } else if (!slab->idle) {
-            slab->idle = true;
-            more = true;
-        } else {
-            remove_free_blocks(slab);
+        if (slab->used == 0 && !pending && slab->idle) {
             *link = slab->heap_next;
-            --slab_count_;
-            std::free(slab->blocks);
-            SlabStore::instance().give_back(slab);
+            slab->heap_next = leaving;
+            leaving = slab;
+            slab->heap = nullptr;  // tells its blocks apart
+            classes |= 1u << slab->size_class;
             continue;
         }
+        slab->idle = slab->used == 0 && !pending;
+        more |= slab->used == 0;
         link = &slab->heap_next;
+    }
+    // One walk per size class, however many slabs go: after a burst there may be hundreds.
+    for (unsigned i = 0; classes >> i != 0; ++i) {
+        if ((classes >> i & 1u) != 0) drop_homeless(free_[i]);
+    }
+    while (Slab* slab = leaving) {
+        leaving = slab->heap_next;
+        --slab_count_;
+        std::free(slab->blocks);
+        SlabStore::instance().give_back(slab);
     }
     return more;
 }
 
+void Heap::drop_homeless(detail::Block*& list) noexcept {
+    detail::Block** link = &list;
+    for (detail::Block* block = list; block != nullptr; block = block->next) {
+        if (static_cast<const Slab*>(block->owner)->heap == nullptr) continue;
+        *link = block;
+        link = &block->next;
+    }
+    *link = nullptr;
+}
+
 void Heap::retire() noexcept {
     const std::lock_guard lock(orphans_mutex());
-    retired_ = true;
     accept_list(returns_.exchange(retired_mark, std::memory_order_acquire));
+    retired_ = true;
+    for (auto* chunk = static_cast<Chunk*>(descriptor_chunks_); chunk != nullptr; chunk = chunk->next) {
+        for (Descriptor& descriptor : chunk->descriptors) {
+            if (descriptor.owner != nullptr) count_apart(static_cast<detail::Block*>(descriptor.owner));
+        }
+    }
     finish_if_empty();
 }
 
+// One reference of `origin` is a proxy's.
+void Heap::count_apart(detail::Block* origin) noexcept {
+    --origin->refs;
+    set_holders(origin, holders_of(origin) + one_proxy);
+    note_buffers_left(origin);
+}
+
 bool Heap::finish_if_empty() noexcept {
-    if (!retired_ || blocks_out_ != 0 || descriptors_out_ != 0) return false;
+    if (!retired_ || accepting_ != 0 || blocks_out_ != 0 || descriptors_out_ != 0) return false;
     delete this;
     return true;
+}
+
+bool can_grow_to(const Buffer& buffer, std::uint32_t size_bytes) noexcept {
+    const detail::Block* block = BufferAccess::block(buffer);
+    return block != nullptr && block->kind == slab_block && block->refs == 1 && buffer.data() == block->data &&
+           static_cast<const Slab*>(block->owner)->block_bytes >= size_bytes;
 }
 
 std::uint32_t block_bytes(const Buffer& buffer) noexcept {
@@ -326,7 +395,7 @@ Heap* home_of(const detail::Block* block) noexcept {
 }  // namespace
 
 void detail::release_block(Block* block) noexcept {
-    if (block->kind == memory::proxy) return Heap::send_home(static_cast<Descriptor*>(block));
+    if (block->kind == memory::proxy) return Heap::release_proxy(static_cast<Descriptor*>(block));
     Heap* heap = home_of(block);
     heap->release_here(block);
 }
@@ -343,11 +412,12 @@ Parcel Buffer::pack() && {
     Parcel parcel = BufferAccess::parcel(carried, data_, size_);
     block_ = nullptr;  // its reference is the proxy's now
     size_ = 0;
+    flags_ = 0;
     return parcel;
 }
 
 void Parcel::drop() noexcept {
-    if (block_ != nullptr) Heap::send_home(static_cast<Descriptor*>(std::exchange(block_, nullptr)));
+    if (block_ != nullptr) Heap::release_proxy(static_cast<Descriptor*>(std::exchange(block_, nullptr)));
 }
 
 }  // namespace evpl

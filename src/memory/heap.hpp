@@ -35,7 +35,7 @@ public:
     /// A copy of `from` in the fitting class.
     Result<Buffer> copy(const std::byte* from, std::uint32_t size_bytes) noexcept;
 
-    /// A proxy descriptor for one reference on `origin`; null: out of memory.
+    /// A proxy descriptor, which takes over one reference on `origin`; null: out of memory.
     Descriptor* make_proxy(detail::Block* origin) noexcept;
 
     /// Blocks that other threads let go come back into use. Cost when there are none: one load.
@@ -58,6 +58,8 @@ public:
 
     /// A block of this heap lost its last reference on its own thread.
     void release_here(detail::Block* block) noexcept;
+    /// The last reference on a proxy is gone. Thread: the one that counted it.
+    static void release_proxy(Descriptor* descriptor) noexcept;
     /// A descriptor's block was let go on a foreign thread. Thread: any.
     static void send_home(Descriptor* descriptor) noexcept;
     static void send_home_now(Heap* home, detail::Block* first, detail::Block* last) noexcept;
@@ -71,7 +73,8 @@ private:
     void accept_list(detail::Block* list) noexcept;
     Descriptor* take_descriptor() noexcept;
     void put_descriptor(Descriptor* descriptor) noexcept;
-    void remove_free_blocks(Slab* slab) noexcept;
+    static void drop_homeless(detail::Block*& list) noexcept;
+    static void count_apart(detail::Block* origin) noexcept;
     bool finish_if_empty() noexcept;
 
     detail::Block* free_[size_classes] = {};
@@ -84,6 +87,7 @@ private:
     detail::Block* free_descriptors_ = nullptr;
     void* descriptor_chunks_ = nullptr;
     bool retired_ = false;
+    unsigned accepting_ = 0;  // accept_list() is under way: the heap must stay
     std::atomic<detail::Block*> returns_{nullptr};
 };
 

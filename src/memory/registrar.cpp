@@ -132,12 +132,16 @@ void Registrar::request(Domain& domain, Slab& slab, void (*done)(void*), void* c
 
 void Registrar::deregister(Slab* slab) noexcept {
     auto* job = new (std::nothrow) Job{nullptr, slab, nullptr, nullptr, nullptr};
-    {
-        const std::lock_guard lock(state_->mutex);
-        if (job != nullptr && start()) return state_->push(job);
-    }
-    // No memory for a job, or no thread: here and now, late is worse than slow.
+    std::unique_lock lock(state_->mutex);
+    if (job != nullptr && start()) return state_->push(job);
+    // No memory for a job, or no thread: here and now, after what is under way for the slab. Late is worse than slow.
     delete job;
+    state_->finished.wait(lock, [&] {
+        for (const Job* other = state_->first; other != nullptr; other = other->next) {
+            if (other->slab == slab) return false;
+        }
+        return state_->running == nullptr || state_->running->slab != slab;
+    });
     for (Domain* domain : state_->domains) {
         if (domain != nullptr) deregister_slab(*domain, *slab);
     }

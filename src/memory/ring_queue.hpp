@@ -33,14 +33,24 @@ public:
 
     /// Room for `more` further elements. False: out of memory, nothing changed.
     [[nodiscard]] bool reserve(std::uint32_t more) noexcept {
-        return size() + more <= mask_ + 1 || grow(size() + more);
+        return more <= mask_ + 1 - size() || grow(std::uint64_t(size()) + more);
     }
     [[nodiscard]] bool push(T&& item) noexcept {
         if (!reserve(1)) return false;
         new (&items_[tail_++ & mask_]) T(std::move(item));
         return true;
     }
-    void pop() noexcept { items_[head_++ & mask_].~T(); }
+    /// What the element's destructor sets off (a wrapped buffer's release may push here) finds the queue without it.
+    [[nodiscard]] bool push_front(T&& item) noexcept {
+        if (!reserve(1)) return false;
+        new (&items_[--head_ & mask_]) T(std::move(item));
+        return true;
+    }
+    void pop() noexcept {
+        T& first = items_[head_++ & mask_];
+        [[maybe_unused]] const T gone(std::move(first));
+        first.~T();
+    }
     void clear() noexcept {
         while (!empty()) pop();
     }
@@ -56,7 +66,7 @@ public:
 private:
     T* inline_items() noexcept { return reinterpret_cast<T*>(inline_); }
 
-    bool grow(std::uint32_t wanted) noexcept {
+    bool grow(std::uint64_t wanted) noexcept {
         std::uint32_t capacity = mask_ + 1;
         while (capacity < wanted) {
             if (capacity > (1u << 30)) return false;

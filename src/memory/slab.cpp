@@ -99,7 +99,9 @@ Result<Slab*> SlabStore::take() noexcept {
 
 void SlabStore::give_back(Slab* slab) noexcept {
     for (const Slab::Key& key : slab->keys) {
-        if (key.state.load(std::memory_order_acquire) == KeyState::ready) return Registrar::instance().deregister(slab);
+        // Pending: the registrar has it in hand; what it is told now comes after that.
+        const KeyState state = key.state.load(std::memory_order_acquire);
+        if (state == KeyState::ready || state == KeyState::pending) return Registrar::instance().deregister(slab);
     }
     unmap(slab);
 }

@@ -1,6 +1,7 @@
 #include "evpl/thread.hpp"
 
 #include <sched.h>
+#include <signal.h>
 
 #include <cstdio>
 #include <new>
@@ -42,7 +43,12 @@ Result<Thread> Thread::start(const ThreadOptions& options) noexcept {
     if (state == nullptr) return Errc::out_of_memory;
     state->options = options;
     std::snprintf(state->name, sizeof state->name, "%s", options.name);
-    if (const int error = pthread_create(&state->thread, nullptr, &State::run, state); error != 0) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);  // the program's signals are its own threads' business
+    const int error = pthread_create(&state->thread, nullptr, &State::run, state);
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (error != 0) {
         delete state;
         return Error::from_errno(error == EAGAIN ? ENOMEM : error, Step::loop);
     }
@@ -51,9 +57,9 @@ Result<Thread> Thread::start(const ThreadOptions& options) noexcept {
     std::unique_lock lock(state->mutex);
     state->changed.wait(lock, [state] { return state->started; });
     if (!state->error.ok()) {
-        const Error error = state->error;
+        const Error failure = state->error;
         lock.unlock();
-        return error;  // ~Thread joins
+        return failure;  // ~Thread joins
     }
     lock.unlock();
     return made;

@@ -26,6 +26,13 @@ public:
         bytes_ += size;
         return true;
     }
+    /// Puts a slice before all others. False: out of memory, and it is gone.
+    [[nodiscard]] bool push_front(Buffer&& slice) noexcept {
+        const std::uint32_t size = slice.size();
+        if (!slices_.push_front(std::move(slice))) return false;
+        bytes_ += size;
+        return true;
+    }
     /// Takes the first slice out whole.
     Buffer pop() noexcept {
         Buffer first = std::move(slices_.front());
@@ -38,7 +45,13 @@ public:
         slices_.pop();
         bytes_ -= size;
     }
-    /// Drops the first n bytes, n <= bytes(). Slices that are used up go, also empty ones right behind them.
+    /// Puts `slice` in the place of the first one.
+    void replace_front(Buffer&& slice) noexcept {
+        bytes_ += slice.size();
+        bytes_ -= slices_.front().size();
+        slices_.front() = std::move(slice);
+    }
+    /// Drops the first n bytes, n <= bytes(), and the slices that are used up.
     void drop_front(std::size_t n) noexcept {
         bytes_ -= n;
         while (n > 0 && n >= slices_.front().size()) {

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "transport/common/epoll_sleeper.hpp"
+#include "transport/inproc/inproc.hpp"
 #include "transport/sim/sim.hpp"
 #include "transport/socket/socket.hpp"
 #include "transport/transport.hpp"
@@ -10,7 +11,7 @@
 namespace evpl::transport {
 
 std::span<Transport* const> all_transports() noexcept {
-    static const std::array list{&socket_transport(), &sim_transport()};
+    static const std::array<Transport*, 3> list{&socket_transport(), &inproc_transport(), &sim_transport()};
     return list;
 }
 

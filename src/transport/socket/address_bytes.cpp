@@ -75,7 +75,7 @@ Result<Address> literal_address(const Endpoint& endpoint, Diagnostic& why) noexc
         std::snprintf(why.text, sizeof why.text,
                       "\"%.*s\" is not an address to listen at: use a literal one (127.0.0.1, [::1]), localhost, or *",
                       int(std::min<std::size_t>(host.size(), 100)), host.data());
-        return Error(Errc::bad_endpoint, Step::parse);
+        return Error(Errc::name_not_found, Step::resolve);
     }
     return *parsed;
 }

@@ -29,7 +29,7 @@ Address from_kernel(const SocketAddress& address) noexcept;
 /// "@name" is abstract. Errors: bad_endpoint (too long, empty).
 Result<SocketAddress> unix_address(const Endpoint& endpoint, Diagnostic& why) noexcept;
 /// The host of a listening or bound endpoint: a literal address, "localhost", or "*" for all of both families.
-/// Errors: bad_endpoint.
+/// Errors: name_not_found.
 Result<Address> literal_address(const Endpoint& endpoint, Diagnostic& why) noexcept;
 
 }  // namespace evpl::transport::socket

@@ -31,6 +31,10 @@ std::uint32_t SocketPort::stream_ready(SocketLink& link, std::uint32_t events) {
         if (link.state != SocketLink::State::open) return 0;
     }
     if (link.state != SocketLink::State::open) return 0;
+    if ((link.owed & SocketLink::owe_open) != 0) {  // the first event came before our own poll
+        link.owed &= std::uint8_t(~SocketLink::owe_open);
+        link.sink->opened();
+    }
     if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) [[unlikely]] {
         link.hung_up = true;
         if ((events & EPOLLERR) != 0 && link.zero_copy != nullptr) zero_copy_done(link);
@@ -113,7 +117,8 @@ std::uint32_t SocketPort::read_stream(SocketLink& link) {
             }
             if (link.receive_paused || link.state != SocketLink::State::open) break;
             // A short read means drained: the next byte makes a new edge (epoll(7)). Unless the peer has ended: then the end is next.
-            if (std::size_t(got) < room.size() && !link.hung_up && !lands) return taken;
+            // Or it brought descriptors: a receive ends with them, whatever is behind (unix(7)).
+            if (std::size_t(got) < room.size() && !link.hung_up && !lands && descriptors.empty()) return taken;
             continue;
         }
         if (got == 0) {
@@ -243,6 +248,24 @@ Flushed SocketPort::flush_stream(SocketLink& link) {
     return Flushed::all;
 }
 
+// A message of more slices than one call takes goes into one block first.
+bool SocketPort::gather_message(SendQueue& out) noexcept {
+    auto whole = host.heap().allocate(unix_message_bytes_max);
+    if (!whole) return false;
+    std::uint32_t size = 0, flags = BufferAccess::flags(out[0]);
+    for (std::uint32_t i = 0;; ++i) {
+        __builtin_memcpy(whole->data() + size, out[i].data(), out[i].size());
+        size += out[i].size();
+        if ((BufferAccess::flags(out[i]) & BufferAccess::end_of_message) == 0) continue;
+        for (; i > 0; --i) out.pop();
+        break;
+    }
+    whole->truncate(size);
+    BufferAccess::set_flags(*whole, flags | BufferAccess::end_of_message);
+    out.replace_front(*std::move(whole));
+    return true;
+}
+
 Flushed SocketPort::flush_messages(SocketLink& link) {
     SendQueue& out = *link.outbox;
     while (out.count() > 0) {
@@ -255,6 +278,14 @@ Flushed SocketPort::flush_messages(SocketLink& link) {
             vectors[count] = {out[count].data(), out[count].size()};
             asked += out[count].size();
             ends = (BufferAccess::flags(out[count++]) & BufferAccess::end_of_message) != 0;
+        }
+        if (!ends && count < out.count()) {
+            if (!gather_message(out)) {
+                owe(link, SocketLink::owe_retry);
+                link.blocked = true;
+                return Flushed::blocked;
+            }
+            continue;
         }
         msghdr message{nullptr, 0, vectors, count, nullptr, 0, 0};
         alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];

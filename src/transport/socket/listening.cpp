@@ -219,11 +219,9 @@ namespace {
 
 Error bind_failed(const Endpoint& at, int error, Step step, Diagnostic& why) noexcept {
     const Error failure = Error::from_errno(error, step);
-    char port_text[16] = "";
-    if (at.has_port()) std::snprintf(port_text, sizeof port_text, ":%u", at.port());
-    std::snprintf(why.text, sizeof why.text, "cannot listen at %.*s://%.*s%s: %s (%s)", int(at.scheme().size()), at.scheme().data(),
-                  int(std::min<std::size_t>(at.host().size(), 120)), at.host().data(), port_text, name_of(failure.code()),
-                  std::strerror(error));
+    char where[200];
+    describe_bound(at, at.port(), where);
+    std::snprintf(why.text, sizeof why.text, "cannot listen at %s: %s (%s)", where, name_of(failure.code()), std::strerror(error));
     return failure;
 }
 

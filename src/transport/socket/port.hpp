@@ -114,6 +114,7 @@ private:
     ssize_t receive(SocketLink& link, std::span<std::byte> room, std::span<int>& descriptors, int& flags) noexcept;
     Flushed flush_stream(SocketLink& link);
     Flushed flush_messages(SocketLink& link);
+    bool gather_message(SendQueue& out) noexcept;
     Flushed send_failed(SocketLink& link, int error) noexcept;
     void outbox_empty(SocketLink& link) noexcept;
     void end_of_stream(SocketLink& link);

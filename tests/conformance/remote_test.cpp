@@ -1,0 +1,205 @@
+// Remote memory, where a transport has it: expose, read, write, revoke, bounds.
+#include "support/world.hpp"
+
+namespace evpl::test {
+namespace {
+
+class RemoteTest : public TransportTest {
+protected:
+    /// Opens the pair and a region of `size` bytes at the server, which holds the pattern of key 1.
+    bool open(World& world, std::uint32_t size, Access access) {
+        client_.when_completed = [this](Connection&, Completion& done) {
+            ids_.push_back(done.id);
+            errors_.push_back(done.error);
+            buffers_.push_back(std::move(done.buffer));
+        };
+        if (!world.open(server_, client_)) return false;
+        auto memory = world.loop().allocate(size);
+        if (!memory) return false;
+        fill_pattern(memory->bytes(), 1, 0);
+        memory_ = memory->share();
+        auto region = server_.get()->expose(*std::move(memory), access);
+        EXPECT_TRUE(region.ok()) << region.error();
+        if (!region) return false;
+        region_ = *region;
+        EXPECT_EQ(region_.size_bytes, size);
+        return true;
+    }
+    std::vector<Buffer> buffers_;
+    Buffer memory_;
+    RemoteRegion region_;
+    std::vector<OperationId> ids_;
+    std::vector<Error> errors_;
+    Peer server_, client_;
+    void forget() {
+        memory_.reset();
+        buffers_.clear();
+    }
+};
+
+// Goal: reads fill the buffer from the region at the offset asked for.
+TEST_P(RemoteTest, ReadsWhatThePeerExposed) {
+    EVPL_NEEDS(rma);
+    World world{GetParam()};
+    ASSERT_TRUE(open(world, 100'000, Access::read));
+    auto into = world.loop().allocate(40'000);
+    const auto id = client_.get()->read(region_, 1234, *std::move(into));
+    ASSERT_TRUE(id.ok()) << id.error();
+    EXPECT_TRUE(errors_.empty()) << "no callback runs inside a call";
+    ASSERT_TRUE(world.until([&] { return errors_.size() == 1; }));
+    EXPECT_TRUE(errors_[0].ok()) << errors_[0];
+    EXPECT_EQ(ids_[0], *id);
+    ASSERT_EQ(buffers_[0].size(), 40'000u);
+    EXPECT_EQ(pattern_mismatch(buffers_[0].bytes(), 1, 1234), 40'000u);
+    forget();
+}
+
+// Goal: writes change exactly the bytes asked for.
+TEST_P(RemoteTest, WritesIntoWhatThePeerExposed) {
+    EVPL_NEEDS(rma);
+    World world{GetParam()};
+    ASSERT_TRUE(open(world, 10'000, Access::read_write));
+    auto from = world.loop().allocate(3000);
+    fill_pattern(from->bytes(), 2, 0);
+    ASSERT_TRUE(client_.get()->write(region_, 4000, *std::move(from)).ok());
+    ASSERT_TRUE(world.until([&] { return errors_.size() == 1; }));
+    EXPECT_TRUE(errors_[0].ok()) << errors_[0];
+    EXPECT_EQ(pattern_mismatch(memory_.bytes().subspan(0, 4000), 1, 0), 4000u);
+    EXPECT_EQ(pattern_mismatch(memory_.bytes().subspan(4000, 3000), 2, 0), 3000u);
+    EXPECT_EQ(pattern_mismatch(memory_.bytes().subspan(7000), 1, 7000), 3000u);
+    forget();
+}
+
+// Goal: each of many operations under way completes exactly once.
+TEST_P(RemoteTest, CompletesEachOperationOnce) {
+    EVPL_NEEDS(rma);
+    constexpr std::size_t count = 200;
+    World world{GetParam()};
+    ASSERT_TRUE(open(world, 100'000, Access::read_write));
+    std::vector<OperationId> asked;
+    for (std::size_t i = 0; i < count; ++i) {
+        auto buffer = world.loop().allocate(300);
+        fill_pattern(buffer->bytes(), 1, i * 400);
+        const auto id = i % 2 == 0 ? client_.get()->read(region_, i * 400, *std::move(buffer))
+                                   : client_.get()->write(region_, i * 400, *std::move(buffer));
+        ASSERT_TRUE(id.ok()) << id.error();
+        asked.push_back(*id);
+    }
+    ASSERT_TRUE(world.until([&] { return errors_.size() >= count; }));
+    drive_for(world.loop(), 10_ms);
+    ASSERT_EQ(errors_.size(), count);
+    for (const OperationId id : asked) EXPECT_EQ(std::count(ids_.begin(), ids_.end(), id), 1);
+    for (const Error& error : errors_) EXPECT_TRUE(error.ok()) << error;
+    EXPECT_EQ(pattern_mismatch(memory_.bytes(), 1, 0), memory_.size());
+    forget();
+}
+
+// Goal: what lies outside the region is refused at once, as misuse; nothing is touched.
+TEST_P(RemoteTest, StaysWithinTheRegion) {
+    EVPL_NEEDS(rma);
+    World world{GetParam()};
+    ASSERT_TRUE(open(world, 1000, Access::read_write));
+    const std::pair<std::uint64_t, std::uint32_t> outside[] = {
+        {0, 1001}, {1, 1000}, {1000, 1}, {UINT64_MAX, 1}, {UINT64_MAX - 5, 10}};
+    for (const auto& [offset, size] : outside) {
+        EXPECT_EQ(client_.get()->read(region_, offset, *world.loop().allocate(size)).error(), Errc::misuse) << offset;
+        EXPECT_EQ(client_.get()->write(region_, offset, *world.loop().allocate(size)).error(), Errc::misuse) << offset;
+    }
+    drive_for(world.loop(), 10_ms);
+    EXPECT_TRUE(errors_.empty());
+    EXPECT_EQ(pattern_mismatch(memory_.bytes(), 1, 0), 1000u);
+    forget();
+}
+
+// Goal: a region that lies about its size or its key reaches nothing: the operation ends with remote_access.
+TEST_P(RemoteTest, DoesNotBelieveAForgedRegion) {
+    EVPL_NEEDS(rma);
+    World world{GetParam()};
+    ASSERT_TRUE(open(world, 1000, Access::read_write));
+    RemoteRegion longer = region_;
+    longer.size_bytes = 5000;
+    ASSERT_TRUE(client_.get()->read(longer, 500, *world.loop().allocate(2000)).ok());
+    ASSERT_TRUE(world.until([&] { return errors_.size() == 1; }));
+    EXPECT_EQ(errors_[0], Errc::remote_access);
+    if (client_.open()) {  // a device may end the connection with it
+        RemoteRegion other = region_;
+        other.key ^= 0x5a5a5a5a;
+        ASSERT_TRUE(client_.get()->write(other, 0, *world.loop().allocate(10)).ok());
+        ASSERT_TRUE(world.until([&] { return errors_.size() == 2; }));
+        EXPECT_EQ(errors_[1], Errc::remote_access);
+    }
+    EXPECT_EQ(pattern_mismatch(memory_.bytes(), 1, 0), 1000u);
+    forget();
+}
+
+// Goal: rights are kept: a region exposed for reading cannot be written.
+TEST_P(RemoteTest, KeepsRights) {
+    EVPL_NEEDS(rma);
+    World world{GetParam()};
+    ASSERT_TRUE(open(world, 1000, Access::read));
+    auto from = world.loop().allocate(10);
+    fill_pattern(from->bytes(), 2, 0);
+    ASSERT_TRUE(client_.get()->write(region_, 0, *std::move(from)).ok());
+    ASSERT_TRUE(world.until([&] { return errors_.size() == 1; }));
+    EXPECT_EQ(errors_[0], Errc::remote_access);
+    EXPECT_EQ(pattern_mismatch(memory_.bytes(), 1, 0), 1000u);
+    forget();
+}
+
+// Goal: after revoke no access starts.
+TEST_P(RemoteTest, EndsAccessWithRevoke) {
+    EVPL_NEEDS(rma);
+    World world{GetParam()};
+    ASSERT_TRUE(open(world, 1000, Access::read_write));
+    ASSERT_TRUE(server_.get()->revoke(region_).ok());
+    EXPECT_FALSE(server_.get()->revoke(region_).ok()) << "it is revoked already";
+    ASSERT_TRUE(client_.get()->read(region_, 0, *world.loop().allocate(10)).ok());
+    ASSERT_TRUE(world.until([&] { return errors_.size() == 1; }));
+    EXPECT_EQ(errors_[0], Errc::remote_access);
+    forget();
+}
+
+// Goal: operations under way when the connection ends complete with an error before on_close, each once.
+TEST_P(RemoteTest, CompletesWhatIsUnderWayBeforeTheEnd) {
+    EVPL_NEEDS(rma);
+    World world{GetParam()};
+    ASSERT_TRUE(open(world, 100'000, Access::read));
+    for (int i = 0; i < 20; ++i) ASSERT_TRUE(client_.get()->read(region_, 0, *world.loop().allocate(50'000)).ok());
+    std::size_t at_close = 0;
+    client_.when_close = [&](Connection&, Error) { at_close = errors_.size(); };
+    client_.get()->close();
+    ASSERT_TRUE(world.until([&] { return client_.closed(); }));
+    drive_for(world.loop(), 10_ms);
+    EXPECT_EQ(at_close, 20u);
+    EXPECT_EQ(errors_.size(), 20u);
+    forget();
+}
+
+// Goal: close() and throwing inside on_completed work as in every callback.
+TEST_P(RemoteTest, ClosesInsideOnCompleted) {
+    EVPL_NEEDS(rma);
+    World world{GetParam()};
+    ASSERT_TRUE(open(world, 1000, Access::read));
+    client_.when_completed = [](Connection& c, Completion&) { c.close(); };
+    ASSERT_TRUE(client_.get()->read(region_, 0, *world.loop().allocate(10)).ok());
+    EXPECT_TRUE(world.until([&] { return client_.closed(); }));
+    EXPECT_EQ(client_.closed_with, Errc::closed);
+    forget();
+}
+
+// Goal: where there is no remote memory the calls say so.
+TEST_P(RemoteTest, SaysWhereItIsNotSupported) {
+    if (caps().rma) GTEST_SKIP() << GetParam().name << " has remote memory";
+    Peer server, client;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    EXPECT_EQ(client.get()->expose(*world.loop().allocate(10), Access::read).error(), Errc::not_supported);
+    EXPECT_EQ(client.get()->read({}, 0, *world.loop().allocate(10)).error(), Errc::not_supported);
+    EXPECT_EQ(client.get()->write({}, 0, *world.loop().allocate(10)).error(), Errc::not_supported);
+    EXPECT_FALSE(client.get()->revoke({}).ok());
+}
+
+INSTANTIATE_TEST_SUITE_P(Conformance, RemoteTest, connection_rows(), name_of_row);
+
+}  // namespace
+}  // namespace evpl::test

@@ -1,0 +1,67 @@
+#pragma once
+
+// How long tests wait: on predicates with deadlines, never a bare sleep. Sanitizers get more time.
+
+#include <chrono>
+#include <cstdlib>
+
+#include "evpl/duration.hpp"
+#include "evpl/loop.hpp"
+
+namespace evpl::test {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool sanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+inline constexpr bool sanitized = true;
+#else
+inline constexpr bool sanitized = false;
+#endif
+#else
+inline constexpr bool sanitized = false;
+#endif
+
+/// Limits that only catch a hang are multiplied by this; deadlines under test are not.
+inline constexpr int patience = sanitized ? 5 : 1;
+
+/// Monotonic wall time since construction.
+class Stopwatch {
+public:
+    Duration elapsed() const { return Duration(std::chrono::steady_clock::now() - began_); }
+    void restart() { began_ = std::chrono::steady_clock::now(); }
+
+private:
+    std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+};
+
+/// Turns the loop until `done()`; false when that takes longer than `limit` (times the patience of sanitizers).
+template <class Done>
+[[nodiscard]] bool drive(Loop& loop, Done done, Duration limit = 15_s) {
+    const Stopwatch watch;
+    while (!done()) {
+        if (watch.elapsed() > limit * patience) return false;
+        loop.run_once(10_ms);
+    }
+    return true;
+}
+
+/// Turns the loop for so long: to show that something does not happen.
+inline void drive_for(Loop& loop, Duration span) {
+    const Stopwatch watch;
+    while (watch.elapsed() < span) loop.run_once(span - watch.elapsed() < 5_ms ? 1_ms : 5_ms);
+}
+
+/// Waits for something that another thread or process does.
+template <class Done>
+[[nodiscard]] bool await(Done done, Duration limit = 15_s) {
+    const Stopwatch watch;
+    while (!done()) {
+        if (watch.elapsed() > limit * patience) return false;
+        const timespec nap{0, 1'000'000};
+        nanosleep(&nap, nullptr);  // between two looks at the predicate
+    }
+    return true;
+}
+
+}  // namespace evpl::test
