@@ -5,6 +5,8 @@ cd "$(dirname "$0")/.."
 
 preset=$1
 shift
+# With ccache a checkout elsewhere on the machine finds what this one has compiled.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-5G}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 if ! cmake --preset "$preset" "$@" >"$log" 2>&1; then

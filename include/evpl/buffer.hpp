@@ -80,10 +80,10 @@ public:
 
     /// Gives the reference back now.
     void reset() noexcept {
-        if (block_ != nullptr && --block_->refs == 0) detail::release_block(block_);
-        block_ = nullptr;
+        detail::Block* const block = std::exchange(block_, nullptr);
         size_ = 0;
         flags_ = 0;
+        if (block != nullptr && --block->refs == 0) detail::release_block(block);
     }
 
 private:

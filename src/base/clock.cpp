@@ -35,14 +35,24 @@ bool cycles_are_short() noexcept {
     return std::int64_t(__rdtsc() - start) > spent_ns;
 }
 
-}  // namespace
-
 bool cycles_are_time() noexcept {
     static const bool are = kernel_trusts_cycles() && cycles_are_short();
     return are;
 }
+
+}  // namespace
+
+std::int64_t BurstClock::read() noexcept {
+    if (detail::clock_override.load(std::memory_order_relaxed) != nullptr) return clock_ns();
+    if (!asked_) {
+        asked_ = true;
+        valid_cycles_ = cycles_are_time() ? 4096 : 0;
+    }
+    read_cycles_ = __rdtsc();  // before the clock is read: what happens in between makes us late, not early
+    return read_ns_ = clock_ns();
+}
 #else
-bool cycles_are_time() noexcept { return false; }
+std::int64_t BurstClock::read() noexcept { return clock_ns(); }
 #endif
 
 }  // namespace evpl::base

@@ -162,9 +162,7 @@ void ConnectionState::begin_shutdown(Limit limit) noexcept {
     }
     if (send_ended) return;
     send_ended = true;
-    if (phase != Phase::open || link == nullptr || link_closed) return;  // call_open() goes on with it
-    if (outbox.count() > 0) core.mark_dirty(*this);
-    link->port->close(*link, link->caps->half_close ? transport::How::drain : transport::How::finish);
+    if (phase == Phase::open) core.mark_dirty(*this);  // flush_outbox() tells the port; before the link opens, call_open() goes on
 }
 
 }  // namespace core

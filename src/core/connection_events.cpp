@@ -241,9 +241,8 @@ void ConnectionState::call_open() noexcept {
     last_received_ns = last_progress_ns = core.now_ns();
     open_by_ns = INT64_MAX;
     arm_deadlines();
-    if (outbox.count() > 0) core.mark_dirty(*this);
+    if (outbox.count() > 0 || send_ended) core.mark_dirty(*this);
     if (phase == Phase::open && handler->on_open != nullptr) guard([this] { handler->on_open(self, *this); });
-    if (send_ended && phase == Phase::open) link->port->close(*link, transport::How::drain);
 }
 
 /// The first slice becomes at least `wanted` bytes long, by copying from those behind it. In a block of its own it grows in place, so that
@@ -432,6 +431,9 @@ void ConnectionState::flush_outbox() {
         fresh_out = 0;
         outbox.shrink();
     }
+    if (!send_ended || drain_told || link == nullptr || link_closed) return;
+    drain_told = true;  // the last bytes are in the outbox, with their keys: the port goes on by itself
+    link->port->close(*link, link->caps->half_close ? transport::How::drain : transport::How::finish);
 }
 
 bool ConnectionState::give_keys(memory::Domain& domain) noexcept {

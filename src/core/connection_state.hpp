@@ -112,6 +112,7 @@ public:
     bool peer_ended = false;           ///< the port said ended()
     bool end_told = false;             ///< on_end or its default has run
     bool send_ended = false;           ///< shutdown() was called
+    bool drain_told = false;           ///< the port knows of that
     bool send_paused = false;          ///< a send answered pause: on_writable is owed
     bool receive_paused = false;
     bool landing_done = false;

@@ -76,7 +76,7 @@ Duration Loop::now_precise() const noexcept { return Duration::of_ns(base::clock
 Result<Timer> Loop::after(Duration delay, Task task) noexcept {
     if (core_ == nullptr) return Errc::out_of_memory;
     // Counted from the clock, not from the turn's start: a long turn must not make a timer early.
-    const auto handle = core_->timers.add(core_->clock.at_most_ns(), delay.ns, std::move(task));
+    const auto handle = core_->timers.add(core_->clock.ceiling_ns(), delay.ns, std::move(task));
     if (handle.chunk == nullptr) [[unlikely]] return core_->fail(Errc::out_of_memory, "no memory for a timer");
     return CoreAccess::timer(handle);
 }
@@ -84,7 +84,7 @@ Result<Timer> Loop::after(Duration delay, Task task) noexcept {
 Result<Timer> Loop::every(Duration period, Task task) noexcept {
     if (core_ == nullptr) return Errc::out_of_memory;
     if (period.ns <= 0) return core_->fail(Errc::bad_option, "every() needs a period above zero");
-    const auto handle = core_->timers.add(core_->clock.at_most_ns(), period.ns, std::move(task), period.ns);
+    const auto handle = core_->timers.add(core_->clock.ceiling_ns(), period.ns, std::move(task), period.ns);
     if (handle.chunk == nullptr) [[unlikely]] return core_->fail(Errc::out_of_memory, "no memory for a timer");
     return CoreAccess::timer(handle);
 }

@@ -112,17 +112,18 @@ TimerWheel::~TimerWheel() {
 
 void TimerWheel::free(std::uint32_t index, bool plain) noexcept {
     if (!plain) job_of(index).~Job();
-    rows[index].next = std::exchange(free_, index);
+    std::swap(index, arriving_[freed_++ % arriving_.size()]);
+    if (index != 0) [[likely]] rows[index].next = std::exchange(free_, index);
 }
 
 TimerHandle TimerWheel::add(std::int64_t now_ns, std::int64_t delay_ns, Task&& task, std::int64_t period_ns) noexcept {
     if (closing_ || (free_ == 0 && !grow())) [[unlikely]] return {};
     const std::uint32_t index = free_, row = row_of(index);
     TimerChunk& chunk = chunk_of(index);
-    free_ = rows[index].next;
-    const TimerHandle handle(chunk, rows[index].generation, row, task.is_plain());
-    const std::int64_t due_ns = due_after(now_ns, delay_ns);
     new (chunk.jobs[row]) TimerChunk::Job(std::move(task));
+    const TimerHandle handle(chunk, rows[index].generation, row, chunk.job(row).is_plain());
+    free_ = rows[index].next;
+    const std::int64_t due_ns = due_after(now_ns, delay_ns);
     insert(index, now_ns, due_ns);
     if (period_ns > 0) [[unlikely]] {
         chunk.job(row).due |= 1;
@@ -141,7 +142,7 @@ bool TimerWheel::cancel(TimerHandle handle) noexcept {
     if (!pending(handle)) return false;
     TimerWheel& wheel = *handle.chunk->wheel;
     const std::uint32_t index = handle.chunk->first + handle.row();
-    // Whoever cancels a timer mostly sets another one, which gets this row: its line is on its way while we unlink.
+    // Whoever cancels a timer mostly sets another one. It will soon be written here, so let the line come.
     __builtin_prefetch(handle.chunk->jobs[handle.row()], 1);
     // Its handles go stale before the task is destroyed, since that may run anything; only then is the row free.
     wheel.rows[index].generation = handle.generation() + 1;

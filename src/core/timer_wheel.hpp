@@ -176,6 +176,9 @@ private:
 
     std::uint32_t free_ = 0;           // list of free rows through `next`; 0, a head, ends it
     std::uint32_t running_ = 0;        // whose task runs
+    /// Rows freed last, whose jobs are still on their way into the cache: add() takes one that has arrived.
+    std::array<std::uint32_t, 8> arriving_{};
+    unsigned freed_ = 0;
     bool closing_ = false;
     Threw threw_;
     void* context_;

@@ -19,7 +19,7 @@ public:
     // -- the loop's side
     /// Announces sleep. The loop then looks at all its queues once more before it waits.
     void prepare_sleep() noexcept {
-        state_.store(sleeping, std::memory_order_relaxed);
+        state_.store(sleeping, std::memory_order_release);  // the descriptor comes with it
         std::atomic_thread_fence(std::memory_order_seq_cst);
     }
     /// True: it rang meanwhile, or will in a moment.
