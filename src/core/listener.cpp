@@ -227,6 +227,7 @@ ListenerMetrics Listener::metrics() const noexcept {
 void Listener::close() noexcept {
     if (state_ == nullptr) return;
     core::ListenerState* state = std::exchange(state_, nullptr);
+    if (state->orphaned) return state->destroy();
     state->handle_dropped = true;
     if (state->is_alive()) state->close_now();
     else state->core.bury(*state);

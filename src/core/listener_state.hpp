@@ -33,6 +33,7 @@ public:
     void stop(bool drain, Error reason) override;
     bool is_alive() const noexcept override { return !closed_; }
     bool is_connection() const noexcept override { return false; }
+    bool left_to_handle() noexcept override { return orphaned = !handle_dropped; }
     void destroy() noexcept override;
 
     void close_now() noexcept;
@@ -48,6 +49,7 @@ public:
     HandOut hand_out;
     std::uint64_t accept_pauses = 0;
     bool handle_dropped = false;
+    bool orphaned = false;  ///< its loop has ended; only the handle is left
     bool paused_by_user = false;
     bool paused_by_limit = false;
 

@@ -52,7 +52,15 @@ LoopCore::~LoopCore() {
         delete entry;
         entry = next;
     }
-    while (members_ != nullptr) bury(*members_);  // closed ones whose links had not retired
+    // Closed ones whose links had not retired, and listeners.
+    while (Member* member = members_) {
+        if (!member->left_to_handle()) {
+            bury(*member);
+            continue;
+        }
+        members_ = member->next;
+        if (members_ != nullptr) members_->previous = nullptr;
+    }
     free_buried();
     delete resolver_;
     deferred_.clear();

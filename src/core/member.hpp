@@ -26,6 +26,8 @@ public:
     /// True until its last callback has returned.
     virtual bool is_alive() const noexcept = 0;
     virtual bool is_connection() const noexcept = 0;
+    /// The loop ends: true when a handle of the application's still refers to the object, and will free it.
+    virtual bool left_to_handle() noexcept { return false; }
     /// Frees the object. Nobody refers to it any more.
     virtual void destroy() noexcept = 0;
 
