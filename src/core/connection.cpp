@@ -240,7 +240,11 @@ bool Connection::has_message() noexcept {
     auto& c = state_of(*this);
     return c.phase <= Phase::open && (c.by_frames || c.is_message()) && c.message_bytes() >= 0;
 }
-Chain Connection::recv(std::size_t max_bytes) noexcept { return state_of(*this).take(max_bytes); }
+Chain Connection::recv(std::size_t max_bytes) noexcept {
+    auto& c = state_of(*this);
+    c.want_bytes = 0;  // who takes what is there waits for no certain amount any more
+    return c.take(max_bytes);
+}
 Result<Chain> Connection::recv_message() noexcept { return state_of(*this).take_message(); }
 
 Result<Chain> Connection::recv_exactly(std::uint32_t n) noexcept {

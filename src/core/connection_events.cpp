@@ -162,7 +162,8 @@ void ConnectionState::landed(std::uint32_t bytes) {
 
 void ConnectionState::ended() {
     peer_ended = true;
-    if (phase <= Phase::open) note(ev_end);
+    // A recv_exactly that waits for more than there will ever be asks once more, and is told.
+    if (phase <= Phase::open) note(want_bytes > 0 && inbox.count() > 0 ? ev_end | ev_recv : ev_end);
 }
 
 void ConnectionState::sent(std::size_t bytes) {

@@ -144,6 +144,46 @@ TEST_P(StreamReceiveTest, TellsThatThePeerFinishedBefore) {
     EXPECT_EQ(server.ends, 0) << "the inbox was never empty";
 }
 
+// Goal: the same when the end comes long after the last byte.
+TEST_P(StreamReceiveTest, TellsThatThePeerFinishedLater) {
+    Error told;
+    int asked = 0;
+    Peer server, client;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    server.when_recv = [&](Connection& c) {
+        ++asked;
+        auto bytes = c.recv_exactly(100);
+        if (bytes) return;
+        told = bytes.error();
+        c.close();
+    };
+    client.get()->send(pattern(50));
+    ASSERT_TRUE(world.until([&] { return asked == 1; }));
+    client.get()->shutdown();
+    EXPECT_TRUE(world.until([&] { return server.closed(); }));
+    EXPECT_EQ(told, Errc::end);
+    EXPECT_EQ(asked, 2);
+}
+
+// Goal: who takes what is there after a recv_exactly that has to wait is told of every further byte again.
+TEST_P(StreamReceiveTest, ForgetsRecvExactlyWhenLessIsTaken) {
+    std::string taken;
+    Peer server, client;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    server.when_recv = [&](Connection& c) {
+        if (taken.empty()) {
+            EXPECT_TRUE(c.recv_exactly(100)->empty());
+        }
+        taken += text_of(c.recv());
+    };
+    client.get()->send("some");
+    ASSERT_TRUE(world.until([&] { return taken == "some"; }));
+    client.get()->send("more");
+    EXPECT_TRUE(world.until([&] { return taken == "somemore"; }));
+}
+
 // Goal: recv_into fills the caller's block, says so once it is full, and what follows comes by recv.
 TEST_P(StreamReceiveTest, LandsBytesInTheCallersBlock) {
     constexpr std::uint32_t size = 1u << 20;
