@@ -27,7 +27,9 @@ public:
         }
         return *this;
     }
-    ~Chain() { clear(); }
+    ~Chain() {
+        if (count_ != 0 || !is_inline()) clear();
+    }
 
     /// Sum of the slices' sizes in bytes.
     std::size_t size() const noexcept { return size_bytes_; }
@@ -73,7 +75,13 @@ private:
         ++count_;
     }
     bool grow(std::uint32_t wanted) noexcept;
-    void take(Chain& other) noexcept;
+    void take(Chain& other) noexcept {
+        if (!other.is_inline()) [[unlikely]] return take_array(other);
+        for (std::uint32_t i = 0; i < other.count_; ++i) new (slices_ + i) Buffer(std::move(other.slices_[i]));
+        count_ = std::exchange(other.count_, 0);
+        size_bytes_ = std::exchange(other.size_bytes_, 0);
+    }
+    void take_array(Chain& other) noexcept;
     void free_array() noexcept;
 
     Buffer* slices_;

@@ -7,7 +7,15 @@
 
 namespace evpl::base {
 
-void set_clock(ClockFn clock) noexcept { detail::clock_override.store(clock, std::memory_order_relaxed); }
+void set_clock(ClockFn clock) noexcept {
+    detail::clock_override.store(clock, std::memory_order_relaxed);
+    if (clock != nullptr) detail::cycles_are_time.store(false, std::memory_order_relaxed);  // the next CycleScale asks again
+}
+
+std::int64_t CycleScale::ns(std::uint64_t spent_cycles) const noexcept {
+    const double passed_cycles = double(cycles() - start_cycles_), passed_ns = double(clock_ns() - start_ns_);
+    return passed_cycles > 0 ? std::int64_t(double(spent_cycles) * passed_ns / passed_cycles) : 0;
+}
 
 #ifdef __x86_64__
 namespace {
@@ -42,6 +50,13 @@ bool cycles_are_time() noexcept {
 
 }  // namespace
 
+CycleScale::CycleScale() noexcept {
+    const bool virtual_time = detail::clock_override.load(std::memory_order_relaxed) != nullptr;
+    detail::cycles_are_time.store(!virtual_time && cycles_are_time(), std::memory_order_relaxed);
+    start_cycles_ = cycles();
+    start_ns_ = clock_ns();
+}
+
 std::int64_t BurstClock::read() noexcept {
     if (detail::clock_override.load(std::memory_order_relaxed) != nullptr) return clock_ns();
     if (!asked_) {
@@ -52,6 +67,7 @@ std::int64_t BurstClock::read() noexcept {
     return read_ns_ = clock_ns();
 }
 #else
+CycleScale::CycleScale() noexcept : start_cycles_(cycles()), start_ns_(clock_ns()) {}
 std::int64_t BurstClock::read() noexcept { return clock_ns(); }
 #endif
 

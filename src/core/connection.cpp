@@ -35,13 +35,13 @@ void ConnectionState::set_pause(bool pause) noexcept {
         link->port->pause(*link);
     } else {
         link->port->resume(*link);
-        last_received_ns = core.now_ns();
+        note_received();
         arm_deadlines();
     }
 }
 
 void ConnectionState::after_take() noexcept {
-    if (receive_paused && inbox.bytes() <= limits.receive / 2) set_pause(false);
+    if (receive_paused && inbox.bytes() <= limits.receive / 2 && descriptors.size() <= descriptors_most / 2) set_pause(false);
     if (inbox.count() == 0 && (peer_ended || link_closed)) note(ev_end);
 }
 
@@ -109,7 +109,7 @@ Flow ConnectionState::push(Chain&& bytes, int descriptor) noexcept {
             begin_close(Error(Errc::out_of_memory, Step::send));
             return Flow(Flow::State::refused, Errc::out_of_memory);
         }
-        if (queued_bytes == 0) last_progress_ns = core.now_ns();
+        if (queued_bytes == 0 && send_stalled_ns != INT64_MAX) last_progress_ns = core.now_ns();
         for (std::size_t i = 0; i < slices.size(); ++i) {
             std::uint32_t flags = message && i + 1 == slices.size() ? BufferAccess::end_of_message : 0;
             if (i == 0 && descriptor >= 0) flags |= BufferAccess::has_descriptor;
@@ -133,6 +133,7 @@ Flow ConnectionState::push(Chain&& bytes, int descriptor) noexcept {
     const bool full = queued_bytes >= limits.send_high;
     if (full && !send_paused) ++send_pauses;
     send_paused |= full;
+    if (phase == Phase::opening) core.touch(*this);  // nothing flushes it yet
     if (phase == Phase::open && outbox.count() > 0) {
         core.mark_dirty(*this);
         // Not when full: who filled send_room() to the brim has been told to wait for on_writable.
@@ -311,6 +312,7 @@ int Connection::recv_descriptor() noexcept {
     if (c.descriptors.empty()) return -1;
     const int fd = c.descriptors.front();
     c.descriptors.pop();
+    c.after_take();
     return fd;
 }
 
@@ -362,6 +364,8 @@ Result<void> Connection::send_descriptor(int fd, Chain bytes) noexcept {
     auto& c = state_of(*this);
     if (!c.may_send() || bytes.empty()) return Error(Errc::misuse, Step::send);
     if (!c.caps_now().descriptors) return Error(Errc::not_supported, Step::send);
+    // Refused before the descriptor is queued: it would travel with a later message.
+    if (c.is_message() && bytes.size() > c.caps_now().message_bytes_max) return Error(Errc::too_large, Step::send);
     int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (copy < 0) return Error::from_errno(errno, Step::send);
     if (!c.outbox.descriptors.push(std::move(copy))) {

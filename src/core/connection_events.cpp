@@ -64,7 +64,6 @@ ConnectionState::ConnectionState(LoopCore& owner, Origin& from) noexcept
     by_frames = handler->frame != nullptr;
     deadline.owner = this;
     deadline.due_fn = [](Alarm& alarm) { static_cast<Deadline&>(alarm).owner->deadline_due(); };
-    last_received_ns = last_progress_ns = core.now_ns();
 }
 
 ConnectionState::~ConnectionState() { origin->unref(); }
@@ -114,7 +113,7 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
     received_bytes += size;
     core.metrics.received_bytes += size;
     ++core.metrics.received_messages;
-    last_received_ns = core.now_ns();
+    note_received();
     if (arrival.truncated) return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
     if (landing && !landing_done) [[unlikely]] {
         land(bytes);
@@ -122,6 +121,7 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
     }
     if (!store(std::move(bytes), arrival.end_of_message ? BufferAccess::end_of_message : 0)) return;
     messages_in += arrival.end_of_message ? 1 : 0;
+    if (descriptors.size() >= descriptors_most) [[unlikely]] set_pause(true);  // a peer must not use up what the process may open
     if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]] {
         const std::size_t most = receive_most();
         if (caps_now().receive_pause && inbox.bytes() >= most) set_pause(true);
@@ -154,7 +154,7 @@ void ConnectionState::landed(std::uint32_t bytes) {
     landed_bytes += bytes;
     received_bytes += bytes;
     core.metrics.received_bytes += bytes;
-    last_received_ns = core.now_ns();
+    note_received();
     if (landed_bytes < landing.size()) return;
     landing_done = true;
     note(ev_recv);
@@ -170,7 +170,7 @@ void ConnectionState::sent(std::size_t bytes) {
     queued_bytes -= bytes;
     sent_bytes += bytes;
     core.metrics.sent_bytes += bytes;
-    last_progress_ns = core.now_ns();
+    if (send_stalled_ns != INT64_MAX) last_progress_ns = core.now_ns();
     if (phase > Phase::open) return;
     if (handler->on_sent != nullptr) {
         sent_since += bytes;
@@ -239,7 +239,7 @@ bool ConnectionState::build() noexcept {
 void ConnectionState::call_open() noexcept {
     if (self == nullptr && !build()) return;
     phase = phase == Phase::opening ? Phase::open : phase;
-    last_received_ns = last_progress_ns = core.now_ns();
+    if (receive_idle_ns != INT64_MAX || send_stalled_ns != INT64_MAX) last_received_ns = last_progress_ns = core.now_ns();
     open_by_ns = INT64_MAX;
     arm_deadlines();
     if (outbox.count() > 0 || send_ended) core.mark_dirty(*this);
@@ -367,7 +367,8 @@ void ConnectionState::dispatch() {
         if (peer_ended && phase == Phase::open) call_end();
     }
     if (!completions.empty()) call_completions();
-    if (fresh_in > 0 || fresh_out > 0) core.touch(*this);
+    if (inbox.count() == 0) fresh_in = 0;
+    if (fresh_in > 0) core.touch(*this);
     const bool unread = close_reason.code() == Errc::end && inbox.count() > 0 && phase == Phase::open;
     if (phase == Phase::closing || (link_closed && !unread)) finish_close();
 }
@@ -424,7 +425,7 @@ void ConnectionState::stop(bool drain, Error reason) {
 
 void ConnectionState::flush_outbox() {
     if (link == nullptr || link_closed || phase == Phase::opening) return;
-    if (memory::Domain* domain = link->port->domain(*link); domain != nullptr && !give_keys(*domain)) return;
+    if (memory::Domain* domain = link->domain; domain != nullptr && !give_keys(*domain)) return;
     link->port->flush(*link);
     if (outbox.count() > 0) {
         if (fresh_out > 0) core.touch(*this);

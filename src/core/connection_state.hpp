@@ -70,11 +70,17 @@ public:
     /// Bytes of the first whole message of the inbox, or -1 while it is not complete.
     std::int64_t message_bytes() noexcept;
     bool can_receive() noexcept;
+    /// The clock is asked only where a deadline looks at it.
+    void note_received() noexcept {
+        if (receive_idle_ns != INT64_MAX) last_received_ns = core.now_ns();
+    }
     /// Unread bytes at which reading stops: more than the limit while the next message or recv_exactly needs it.
     std::size_t receive_most() noexcept;
     void arm_deadlines() noexcept;
     void set_pause(bool pause) noexcept;
 
+    /// Descriptors that came with bytes and wait for recv_descriptor(): reading stops here.
+    static constexpr std::uint32_t descriptors_most = 64;
     enum class Phase : std::uint8_t { opening, open, closing, closed };
     enum Event : std::uint32_t {
         ev_open = 1, ev_recv = 2, ev_writable = 4, ev_sent = 8, ev_end = 16, ev_completed = 32, ev_close = 64

@@ -190,7 +190,7 @@ void DatagramState::stop(bool drain, Error reason) {
 
 void DatagramState::flush_outbox() {
     if (link == nullptr || link_closed || phase != Phase::open) return;
-    if (memory::Domain* domain = link->port->domain(*link); domain != nullptr) {
+    if (memory::Domain* domain = link->domain; domain != nullptr) {
         const Keyed keyed = key_tail(core, *domain, outbox, unkeyed_out);
         if (keyed == Keyed::later) return core.flush_when_keyed(slot, generation);
         if (keyed == Keyed::never) return begin_close(Error(Errc::device_error, Step::send));

@@ -174,6 +174,8 @@ void Loop::set_mode(Mode mode) noexcept {
 LoopMetrics Loop::metrics() const noexcept {
     if (core_ == nullptr) return {};
     LoopMetrics now = core_->metrics;
+    now.busy_ns = std::uint64_t(core_->cycle_scale.ns(core_->busy_cycles));
+    now.longest_turn_ns = std::uint64_t(core_->cycle_scale.ns(core_->longest_turn_cycles));
     now.buffers_out = core_->heap().blocks_out();
     now.slab_bytes = core_->heap().slab_bytes_held();
     return now;

@@ -30,7 +30,6 @@ LoopCore* LoopCore::create(Loop& facade, const LoopOptions& options) noexcept {
         return nullptr;
     }
     core->generation_most_ = core->control->first_generation;
-    core->now_ns_ = base::clock_ns();
     return core;
 }
 
@@ -69,7 +68,7 @@ LoopCore::~LoopCore() {
     control->give_back(generation_most_ + 1);
     while (watch_chunks_ != nullptr) free_watch_chunk();
     std::free(slots_);
-    memory::Heap::flush_departures();
+    heap_->flush_departures();
     memory::Heap::set_current(before == heap_ ? nullptr : before);
     memory::trim_arrays();
     heap_->retire();
@@ -132,7 +131,7 @@ Result<transport::Port*> LoopCore::port_of(transport::Transport& transport) noex
 
 void LoopCore::set_alarm(transport::Port& port, std::int64_t at_ns) noexcept {
     for (PortEntry* entry = ports_; entry != nullptr; entry = entry->next) {
-        if (entry->port == &port) return timers.set_alarm(*entry, now_ns_, at_ns);
+        if (entry->port == &port) return timers.set_alarm(*entry, now_ns(), at_ns);
     }
 }
 

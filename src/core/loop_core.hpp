@@ -39,7 +39,10 @@ public:
     memory::Heap& heap() noexcept override { return *heap_; }
     Result<transport::Sleeper*> sleeper() noexcept override;
     transport::Bell& bell() noexcept override { return control->bell; }
-    std::int64_t now_ns() const noexcept override { return now_ns_; }
+    std::int64_t now_ns() const noexcept override {
+        if (now_stale_) read_clock();
+        return now_ns_;
+    }
     std::uint32_t batch_bytes() const noexcept override { return options.batch_bytes; }
     void set_alarm(transport::Port& port, std::int64_t at_ns) noexcept override;
     void poll_again() noexcept override { poll_again_ = true; }
@@ -96,6 +99,8 @@ public:
     TimerWheel timers;
     base::BurstClock clock;  ///< for what counts from now and may be a little late
     LoopMetrics metrics;
+    std::uint64_t busy_cycles = 0, longest_turn_cycles = 0;
+    base::CycleScale cycle_scale;
     char last_failure[320] = {};
     Loop::Hook before_wait = nullptr, after_wait = nullptr, turn_end = nullptr;
     void *before_wait_context = nullptr, *after_wait_context = nullptr, *turn_end_context = nullptr;
@@ -126,10 +131,16 @@ private:
     unsigned run_posts() noexcept;
     unsigned run_deferred() noexcept;
     unsigned run_watches() noexcept;
-    void finish_turn(std::int64_t started_ns, bool busy) noexcept;
+    unsigned run_timers() noexcept;
+    void finish_turn(std::uint64_t started_cycles, bool busy) noexcept;
+    void count_long_turn(std::uint64_t spent_cycles) noexcept;
     bool has_work() const noexcept;
-    void learn(bool busy) noexcept;
-    void trim() noexcept;
+    void learn(std::int64_t started_ns, bool busy) noexcept;
+    void trim_when_due(bool busy) noexcept;
+    void read_clock() const noexcept {
+        now_ns_ = base::clock_ns();
+        now_stale_ = false;
+    }
     void retry_unkeyed() noexcept;
     std::int64_t next_wait_ns() const noexcept;
 
@@ -147,7 +158,9 @@ private:
     PortEntry* ports_ = nullptr;
     bool memory_ports_ = false;
     bool poll_again_ = false;
-    std::int64_t now_ns_ = 0;
+    // The clock costs as much as all else that an idle turn does: it is read when somebody asks, once per turn.
+    mutable std::int64_t now_ns_ = 0;
+    mutable bool now_stale_ = true;
     std::int64_t last_wait_ns_ = 0;
 
     MemberQueue<&Member::next_marked, &Member::marked> marked_;
@@ -180,9 +193,9 @@ private:
     std::int64_t idle_since_ns_ = 0;   // 0: the last turn had work
     std::int64_t expected_gap_ns_ = 0; // learned length of idle times
     std::int64_t spin_until_ns_ = 0;
-    std::int64_t last_start_ns_ = 0;   // when the last turn began to work
     std::int64_t trim_due_ns_ = 0;
     bool trim_pending_ = false;
+    std::uint8_t trim_skipped_ = 0;    // busy turns since the last look at the time
 
     // stop
     std::int64_t drain_until_ns_ = 0;

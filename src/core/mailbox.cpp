@@ -115,14 +115,6 @@ bool Mailbox::take_batch(Task& task) noexcept {
     return true;
 }
 
-bool Mailbox::empty() const noexcept {
-    if (taken_ != nullptr) return false;
-    const Cell* const ring = cells_.load(std::memory_order_acquire);
-    if (ring == nullptr) return true;
-    if (ring[head_ % cells_max].sequence.load(std::memory_order_acquire) == head_ + 1) return false;
-    return !overflowing_.load(std::memory_order_acquire) || position_of(tail_.load(std::memory_order_relaxed)) != head_;
-}
-
 void Mailbox::close() noexcept {
     const std::lock_guard lock(mutex_);
     tail_.fetch_or(closed_bit, std::memory_order_acq_rel);

@@ -45,7 +45,12 @@ public:
         return count;
     }
     /// Nothing can be taken now. A poster half way through its post rings the bell when it is done.
-    bool empty() const noexcept;
+    bool empty() const noexcept {
+        const Cell* const ring = cells_.load(std::memory_order_acquire);
+        if (taken_ != nullptr || ring == nullptr) return taken_ == nullptr;
+        if (ring[head_ % cells_max].sequence.load(std::memory_order_acquire) == head_ + 1) return false;
+        return !overflowing_.load(std::memory_order_acquire) || position_of(tail_.load(std::memory_order_relaxed)) != head_;
+    }
     /// From now on posts answer false. What was posted before can still be drained.
     void close() noexcept;
     /// Destroys everything that is left. Only after close(); waits for posters that are half way through (some instructions).

@@ -165,6 +165,8 @@ public:
     /// Runs up to `budget` alarms and timers that are due; see Wheel::expire(). A call from within one does nothing.
     unsigned expire(std::int64_t now_ns, unsigned budget) noexcept;
 
+    /// Neither timers nor alarms.
+    bool empty() const noexcept { return Wheel::size() == 0 && alarms_.size() == 0; }
     /// Timers that will still run; alarms do not count.
     std::size_t timers() const noexcept { return size(); }
 

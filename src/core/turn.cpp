@@ -40,17 +40,18 @@ unsigned LoopCore::poll_ports() noexcept {
 unsigned LoopCore::gather(std::int64_t wait_ns_max) noexcept {
     unsigned events = 0;
     if (memory_ports_ || poll_again_) events = poll_ports();
-    if (events > 0 || has_work()) wait_ns_max = 0;
-    if (wait_ns_max > 0) return events + sleep(wait_ns_max);
+    if (wait_ns_max > 0 && events == 0) return sleep(wait_ns_max);  // which looks at all queues itself
     // The bell alone needs no look while the loop is awake: who rings it has put something into a queue that is looked at anyway.
     if (sleeper_ == nullptr || sleeper_->watched() <= 1) return events;
-    if (memory_ports_ && now_ns_ - last_wait_ns_ < kernel_poll_ns && !sleeper_->has_leftover()) return events;
-    last_wait_ns_ = now_ns_;
+    if (memory_ports_) {
+        if (now_ns() - last_wait_ns_ < kernel_poll_ns && !sleeper_->has_leftover()) return events;
+        last_wait_ns_ = now_ns_;
+    }
     return events + sleeper_->wait(0, options.batch, options.batch_bytes);
 }
 
 unsigned LoopCore::sleep(std::int64_t wait_ns_max) noexcept {
-    if (!sleeper()) return 0;  // no descriptor is left: the loop spins, and everything still works
+    if (sleeper_ == nullptr && !sleeper()) return 0;  // no descriptor is left: the loop spins, and everything still works
     if (before_wait != nullptr) before_wait(before_wait_context, facade);
     control->bell.prepare_sleep();
     bool stay_awake = has_work() || control->stop_requested() != stopping;
@@ -62,14 +63,16 @@ unsigned LoopCore::sleep(std::int64_t wait_ns_max) noexcept {
     if (const std::int64_t due = timers.next_due_ns(); due != INT64_MAX) {
         wait_ns_max = std::min(wait_ns_max, std::max<std::int64_t>(due - base::clock_ns(), 0));
     }
-    if (trim_pending_) wait_ns_max = std::min(wait_ns_max, std::max<std::int64_t>(trim_due_ns_ - now_ns_, 0));
+    if (trim_pending_) wait_ns_max = std::min(wait_ns_max, trim_ns);
     if (stay_awake) wait_ns_max = 0;
-    if (wait_ns_max > 0) ++metrics.sleeps;
+    if (wait_ns_max > 0) {
+        ++metrics.sleeps;
+        now_stale_ = true;
+    }
     const unsigned events = sleeper_->wait(wait_ns_max, options.batch, options.batch_bytes);
     control->bell.cancel_sleep();
     for (PortEntry* entry = ports_; memory_ports_ && entry != nullptr; entry = entry->next) entry->port->disarm();
-    now_ns_ = base::clock_ns();
-    last_wait_ns_ = now_ns_;
+    if (memory_ports_) last_wait_ns_ = now_ns();
     if (after_wait != nullptr) after_wait(after_wait_context, facade);
     return events;
 }
@@ -128,6 +131,12 @@ unsigned LoopCore::run_deferred() noexcept {
     return count;
 }
 
+unsigned LoopCore::run_timers() noexcept {
+    const unsigned fired = timers.expire(now_ns(), options.batch);
+    metrics.timers_fired += fired;
+    return fired;
+}
+
 void LoopCore::retry_unkeyed() noexcept {
     for (std::uint32_t left = unkeyed_.size(); left > 0; --left) {
         const Waiting waiting = unkeyed_.front();
@@ -143,9 +152,8 @@ unsigned LoopCore::work() noexcept {
         done += dispatch_marked();
         if (round == 0) {
             if (ready_watches_ != nullptr) done += run_watches();
-            const unsigned fired = timers.expire(now_ns_, options.batch);
-            metrics.timers_fired += fired;
-            done += fired + run_posts() + run_deferred();
+            if (!timers.empty()) done += run_timers();
+            done += run_posts() + run_deferred();
             done += dispatch_marked();
         }
         done += flush_dirty();
@@ -155,49 +163,56 @@ unsigned LoopCore::work() noexcept {
     return done;
 }
 
-void LoopCore::finish_turn(std::int64_t started_ns, bool busy) noexcept {
+void LoopCore::finish_turn(std::uint64_t started_cycles, bool busy) noexcept {
     while (Member* member = touched_.pop()) member->settle();
     heap_->drain_returns();
-    memory::Heap::flush_departures();
+    heap_->flush_departures();
     if (turn_end != nullptr) turn_end(turn_end_context, facade);
     free_buried();
     ++metrics.turns;
-    now_ns_ = base::clock_ns();
+    now_stale_ = true;
     if (!busy) {
         ++metrics.empty_polls;
         return;
     }
-    const std::int64_t spent = now_ns_ - started_ns;
-    metrics.busy_ns += std::uint64_t(spent);
-    if (std::uint64_t(spent) > metrics.longest_turn_ns) metrics.longest_turn_ns = std::uint64_t(spent);
-    if (spent > options.stall.ns) [[unlikely]] {
-        ++metrics.stalls;
-        base::log_format(LogLevel::warning, "%s: a turn took %lld us: a callback or a timer works too long", options.name,
-                         static_cast<long long>(spent / 1000));
-    }
+    const std::uint64_t spent = base::cycles() - started_cycles;
+    busy_cycles += spent;
+    if (spent > longest_turn_cycles) longest_turn_cycles = spent;
+    // A cycle is never longer than a nanosecond: what is short in cycles is short.
+    if (spent > std::uint64_t(options.stall.ns)) [[unlikely]] count_long_turn(spent);
+}
+
+void LoopCore::count_long_turn(std::uint64_t spent_cycles) noexcept {
+    const std::int64_t spent_ns = cycle_scale.ns(spent_cycles);
+    if (spent_ns <= options.stall.ns) return;
+    ++metrics.stalls;
+    base::log_format(LogLevel::warning, "%s: a turn took %lld us: a callback or a timer works too long", options.name,
+                     static_cast<long long>(spent_ns / 1000));
 }
 
 bool LoopCore::turn(std::int64_t wait_ns_max) noexcept {
-    now_ns_ = base::clock_ns();
     const unsigned events = gather(wait_ns_max);
-    const std::int64_t started_ns = now_ns_;
+    const std::int64_t started_ns = options.mode == Mode::hybrid ? now_ns() : 0;
+    const std::uint64_t started_cycles = base::cycles();
     const bool busy = work() + events > 0;
-    finish_turn(started_ns, busy);
-    last_start_ns_ = started_ns;
-    learn(busy);
-    if (trim_pending_) [[likely]] {
-        if (now_ns_ >= trim_due_ns_) trim();
-    } else if (busy) {
-        trim_pending_ = true;
-        trim_due_ns_ = now_ns_ + trim_ns;
-    }
+    finish_turn(started_cycles, busy);
+    if (options.mode == Mode::hybrid) learn(started_ns, busy);
+    trim_when_due(busy);
     return busy;
 }
 
 // Two looks at an idle loop give back what it does not need; then it sleeps undisturbed.
-void LoopCore::trim() noexcept {
+void LoopCore::trim_when_due(bool busy) noexcept {
+    if (!trim_pending_) {
+        if (!busy) return;
+        trim_pending_ = true;
+        trim_due_ns_ = now_ns() + trim_ns;
+        return;
+    }
+    if (busy && ++trim_skipped_ != 0) [[likely]] return;  // one busy turn in 256 looks at the time
+    if (now_ns() < trim_due_ns_) return;
     trim_pending_ = heap_->trim();
-    trim_due_ns_ = now_ns_ + trim_ns;
+    trim_due_ns_ = now_ns() + trim_ns;
     if (!trim_pending_) memory::trim_arrays();
 }
 
@@ -205,25 +220,25 @@ void LoopCore::trim() noexcept {
 
 // Spinning pays when the next event is expected sooner than a sleep and wake-up cost. What is learned is the usual length of an idle
 // time, whether it was spent spinning or asleep, so no probe is needed to find out that traffic has become dense.
-void LoopCore::learn(bool busy) noexcept {
+void LoopCore::learn(std::int64_t started_ns, bool busy) noexcept {
     if (!busy) {
-        if (idle_since_ns_ == 0) idle_since_ns_ = now_ns_;
+        if (idle_since_ns_ == 0) idle_since_ns_ = now_ns();
         return;
     }
     if (idle_since_ns_ != 0) {
-        const std::int64_t gap = std::min(last_start_ns_ - idle_since_ns_, options.spin.ns * gap_cap_spins);
+        const std::int64_t gap = std::min(started_ns - idle_since_ns_, options.spin.ns * gap_cap_spins);
         expected_gap_ns_ += (gap - expected_gap_ns_) / 4;
     }
-    idle_since_ns_ = now_ns_;
+    idle_since_ns_ = now_ns();
     const bool dense = expected_gap_ns_ <= options.spin.ns;
-    spin_until_ns_ = dense ? now_ns_ + options.spin.ns : now_ns_;
+    spin_until_ns_ = dense ? idle_since_ns_ + options.spin.ns : idle_since_ns_;
 }
 
 std::int64_t LoopCore::next_wait_ns() const noexcept {
     switch (options.mode) {
     case Mode::poll: return 0;
     case Mode::event: return INT64_MAX;
-    case Mode::hybrid: return now_ns_ < spin_until_ns_ ? 0 : INT64_MAX;
+    case Mode::hybrid: return now_ns() < spin_until_ns_ ? 0 : INT64_MAX;
     }
     return INT64_MAX;
 }
@@ -238,14 +253,15 @@ namespace {
 /// Which loop runs on this thread: memory let go for other loops is sent home in batches, and nested loops restore it.
 class Current {
 public:
-    explicit Current(memory::Heap* heap) noexcept : before_(memory::Heap::current()) { memory::Heap::set_current(heap); }
+    explicit Current(memory::Heap* heap) noexcept : heap_(heap), before_(memory::Heap::current()) { memory::Heap::set_current(heap); }
     ~Current() {
-        if (before_ == nullptr) memory::Heap::flush_departures();
+        heap_->flush_departures();
         memory::Heap::set_current(before_);
     }
 
 private:
-    memory::Heap* before_;
+    memory::Heap* const heap_;
+    memory::Heap* const before_;
 };
 }  // namespace
 
@@ -256,12 +272,12 @@ int LoopCore::run(bool until_idle) noexcept {
     }
     const Current current(heap_);
     running_ = true;
-    now_ns_ = base::clock_ns();
+    now_stale_ = true;
     for (;;) {
         if (control->stop_requested() && stop_step()) break;
         if (until_idle && is_idle()) break;
         std::int64_t wait = next_wait_ns();
-        if (stopping && wait > 0) wait = std::clamp<std::int64_t>(drain_until_ns_ - now_ns_, 0, 10'000'000);
+        if (stopping && wait > 0) wait = std::clamp<std::int64_t>(drain_until_ns_ - now_ns(), 0, 10'000'000);
         turn(wait);
     }
     control->clear_stop();
@@ -275,6 +291,7 @@ bool LoopCore::run_once(std::int64_t wait_ns) noexcept {
     const Current current(heap_);
     running_ = true;
     if (armed_for_host_) disarm_for_host();
+    now_stale_ = true;
     bool busy = false;
     if (control->stop_requested() && stop_step()) {
         control->clear_stop();
@@ -295,11 +312,11 @@ bool LoopCore::stop_step() noexcept {
         stopping = true;
         const std::int64_t drain_ns = control->drain_ns();
         draining_ = drain_ns > 0;
-        drain_until_ns_ = drain_ns >= INT64_MAX - now_ns_ ? INT64_MAX : now_ns_ + drain_ns;
+        drain_until_ns_ = AlarmWheel::due_after(now_ns(), drain_ns);
         stop_members(draining_);
     } else if (draining_) {
         const std::int64_t drain_ns = control->drain_ns();  // a later, shorter request
-        if (drain_ns == 0 || now_ns_ >= drain_until_ns_) {
+        if (drain_ns == 0 || now_ns() >= drain_until_ns_) {
             draining_ = false;
             stop_members(false);
         }
@@ -327,7 +344,7 @@ void LoopCore::arm_for_host() noexcept {
     for (PortEntry* entry = ports_; memory_ports_ && entry != nullptr; entry = entry->next) {
         const transport::Armed armed = entry->port->arm();
         now |= armed.work_waiting;
-        if (armed.sleep_ns_max != INT64_MAX) due = std::min(due, now_ns_ + armed.sleep_ns_max);
+        if (armed.sleep_ns_max != INT64_MAX) due = std::min(due, AlarmWheel::due_after(now_ns(), armed.sleep_ns_max));
     }
     if (now) due = 1;  // in the past: at once
     itimerspec when{};

@@ -23,15 +23,9 @@ void Chain::free_array() noexcept {
     if (!is_inline()) memory::give_array(slices_, capacity_ * sizeof(Buffer));
 }
 
-void Chain::take(Chain& other) noexcept {
-    if (other.is_inline()) {
-        for (std::uint32_t i = 0; i < other.count_; ++i) new (slices_ + i) Buffer(std::move(other.slices_[i]));
-    } else {
-        slices_ = other.slices_;
-        capacity_ = other.capacity_;
-        other.slices_ = other.inline_array();
-        other.capacity_ = inline_slices;
-    }
+void Chain::take_array(Chain& other) noexcept {
+    slices_ = std::exchange(other.slices_, other.inline_array());
+    capacity_ = std::exchange(other.capacity_, inline_slices);
     count_ = std::exchange(other.count_, 0);
     size_bytes_ = std::exchange(other.size_bytes_, 0);
 }

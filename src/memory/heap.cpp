@@ -47,20 +47,7 @@ void note_buffers_left(detail::Block* block) noexcept {
     set_holders(block, (holders_of(block) & ~buffers_left) | (block->refs != 0 ? buffers_left : 0));
 }
 
-// Blocks let go on this thread that belong to other loops, collected so that one batch costs one locked instruction.
-struct Departures {
-    static constexpr unsigned homes_max = 8;
-    struct List {
-        Heap* home;
-        detail::Block* first;
-        detail::Block* last;
-    };
-    List lists[homes_max];
-    unsigned count = 0;
-};
-
 thread_local Heap* current_heap = nullptr;
-thread_local Departures departures;
 
 }  // namespace
 
@@ -267,21 +254,25 @@ void Heap::send_home(Descriptor* descriptor) noexcept {
         descriptor->next = nullptr;
         return home->accept_list(descriptor);
     }
-    for (unsigned i = 0; i < departures.count; ++i) {
-        if (departures.lists[i].home != home) continue;
-        descriptor->next = departures.lists[i].first;
-        departures.lists[i].first = descriptor;
-        return;
-    }
-    if (departures.count == Departures::homes_max) flush_departures();
-    departures.lists[departures.count++] = {home, descriptor, descriptor};
+    current_heap->leave_for(home, descriptor);
 }
 
-void Heap::flush_departures() noexcept {
+void Heap::leave_for(Heap* home, Descriptor* descriptor) noexcept {
+    for (unsigned i = 0; i < departures_.count; ++i) {
+        if (departures_.lists[i].home != home) continue;
+        descriptor->next = departures_.lists[i].first;
+        departures_.lists[i].first = descriptor;
+        return;
+    }
+    if (departures_.count == Departures::homes_max) depart();
+    departures_.lists[departures_.count++] = {home, descriptor, descriptor};
+}
+
+void Heap::depart() noexcept {
     // Going home to a retired heap ends references on other heaps, and may run the program's code: both depart again meanwhile.
-    while (departures.count > 0) {
-        const Departures now = departures;
-        departures.count = 0;
+    while (departures_.count > 0) {
+        const Departures now = departures_;
+        departures_.count = 0;
         for (unsigned i = 0; i < now.count; ++i) send_home_now(now.lists[i].home, now.lists[i].first, now.lists[i].last);
     }
 }
@@ -333,6 +324,7 @@ void Heap::drop_homeless(detail::Block*& list) noexcept {
 }
 
 void Heap::retire() noexcept {
+    flush_departures();
     const std::lock_guard lock(orphans_mutex());
     accept_list(returns_.exchange(retired_mark, std::memory_order_acquire));
     retired_ = true;

@@ -101,6 +101,7 @@ public:
     Sink* sink = nullptr;        ///< whoever listens; never null between accepted/connect and retired
     SendQueue* outbox = nullptr; ///< owned by the sink's side, alive until closed; ports take from its front in flush
     const Caps* caps = nullptr;  ///< of this link; alive until retired
+    memory::Domain* domain = nullptr;  ///< slices of the outbox must be registered there; null: any memory will do. Set before opened()
     Landing landing;             ///< ports that can land fill this first; others leave it to core
     bool receive_paused = false; ///< set by core through Port::pause
     std::uint32_t generation = 0;
@@ -213,8 +214,6 @@ public:
     virtual std::size_t remote_name(const Link&, std::span<char> room) const { (void)room; return 0; }
     virtual int native_fd(const Link&) const noexcept { return -1; }
     virtual Result<void> credentials(const Link&, std::int32_t& pid, std::uint32_t& uid, std::uint32_t& gid) const;
-    /// The protection domain that slices of this link must be registered in; null: any memory will do.
-    virtual memory::Domain* domain(const Link&) const noexcept { return nullptr; }
 
     // -- datagrams
     virtual Result<void> join(Link&, const Address& group, const Address& interface, bool leave);

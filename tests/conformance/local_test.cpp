@@ -76,6 +76,52 @@ TEST_P(LocalTest, KeepsTheOrderOfDescriptors) {
     for (int i = 0; i < 5; ++i) EXPECT_EQ(seen[std::size_t(i)], "file " + std::to_string(i));
 }
 
+// Goal: a descriptor of a message that is refused does not travel with the next one.
+TEST_P(LocalTest, DoesNotKeepTheDescriptorOfARefusedMessage) {
+    EVPL_NEEDS(descriptors);
+    Fd received;
+    Peer server, client;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    if (client.get()->caps().kind != Kind::message) GTEST_SKIP() << "a stream refuses no size";
+    server.when_recv = [&](Connection& c) {
+        server.drain(c);
+        if (const int fd = c.recv_descriptor(); fd >= 0) received.reset(fd);
+    };
+    const Fd first = file_with("first"), second = file_with("second");
+    const std::string large(client.get()->caps().message_bytes_max + 1, 'x');
+    EXPECT_EQ(client.get()->send_descriptor(first.get(), chain_of(world.loop(), large, 64u << 10)).error(), Errc::too_large);
+    EXPECT_TRUE(client.get()->send_descriptor(second.get(), chain_of(world.loop(), "small", 5)).ok());
+    ASSERT_TRUE(world.until([&] { return bool(received); }));
+    EXPECT_EQ(contents(received.get()), "second");
+    received.reset();
+}
+
+// Goal: a peer that sends descriptors which nobody takes is not read from; all arrive once they are taken.
+TEST_P(LocalTest, StopsReadingAtTooManyDescriptors) {
+    EVPL_NEEDS(descriptors);
+    constexpr int sent = 300;
+    Peer server, client;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    server.when_recv = [&](Connection& c) { server.drain(c); };
+    const Fd file = file_with("file");
+    const int before = open_descriptors();
+    for (int i = 0; i < sent; ++i)
+        EXPECT_TRUE(client.get()->send_descriptor(file.get(), chain_of(world.loop(), "x", 1)).ok());
+    // The kernel's buffer takes in what it can; here no more than the bound and one receive come in.
+    ASSERT_TRUE(world.until([&] { return server.get()->metrics().receive_pauses > 0; }));
+    drive_for(world.loop(), 20_ms);
+    EXPECT_LE(server.received.size(), 64u + 16u);
+    int taken = 0;
+    EXPECT_TRUE(world.until([&] {
+        for (int fd = server.get()->recv_descriptor(); fd >= 0; fd = server.get()->recv_descriptor(), ++taken) ::close(fd);
+        return taken == sent;
+    }));
+    EXPECT_EQ(server.received, std::string(sent, 'x'));
+    EXPECT_EQ(open_descriptors(), before);
+}
+
 // Goal: descriptors that nobody takes are closed with the connection: the world's end would see them.
 TEST_P(LocalTest, ClosesDescriptorsThatNobodyTakes) {
     EVPL_NEEDS(descriptors);

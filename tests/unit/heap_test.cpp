@@ -36,12 +36,16 @@ using OwnHeap = std::unique_ptr<Heap, Retire>;
 
 OwnHeap heap_of(std::size_t slabs = 64) { return OwnHeap(Heap::create(slabs * slab_bytes)); }
 
+void flush_current() {
+    if (Heap* here = Heap::current()) here->flush_departures();
+}
+
 /// As if `heap`'s loop ran on this thread.
 class Running {
 public:
     explicit Running(Heap& heap) noexcept : before_(Heap::current()) { Heap::set_current(&heap); }
     ~Running() {
-        Heap::flush_departures();
+        flush_current();
         Heap::set_current(before_);
     }
 
@@ -522,7 +526,7 @@ TEST_F(HeapTest, ADepartureCausedByADepartureIsNotLost) {
         const Running running(*here);
         direct = {};
         twice = {};
-        Heap::flush_departures();
+        flush_current();
     }
     first->drain_returns();
     EXPECT_EQ(first->blocks_out(), 0u);
@@ -619,9 +623,9 @@ TEST_F(HeapTest, ManyThreadsLetGoWhileTheOwnerAllocates) {
                 Buffer there = open(std::move(list[i]));
                 EXPECT_TRUE(i % 10 == 0 || is_filled(there, i & 255));
                 const Buffer shared = there.share(0, 50);
-                if (i % 50 == 0) Heap::flush_departures();
+                if (i % 50 == 0) flush_current();
             }
-            Heap::flush_departures();
+            flush_current();
             Heap::set_current(nullptr);
         });
     }
@@ -734,7 +738,7 @@ TEST_F(HeapTest, NothingIsLostOrMixedUpAmongThreeLoops) {
             case 19:
                 if (!sent.empty()) sent.erase(sent.begin() + pick % sent.size());
                 break;
-            case 20: Heap::flush_departures(); break;
+            case 20: flush_current(); break;
             case 21:
                 if (heap != nullptr) heap->drain_returns();
                 break;
@@ -743,7 +747,7 @@ TEST_F(HeapTest, NothingIsLostOrMixedUpAmongThreeLoops) {
                 break;
             case 23:
                 if (pick % 8 == 0) {
-                    Heap::flush_departures();
+                    flush_current();
                     Heap::set_current(nullptr);
                     heaps[on].reset();
                 }
@@ -753,7 +757,7 @@ TEST_F(HeapTest, NothingIsLostOrMixedUpAmongThreeLoops) {
         }
         held.clear();
         sent.clear();
-        Heap::flush_departures();
+        flush_current();
         Heap::set_current(nullptr);
         for (OwnHeap& heap : heaps) heap.reset();
         RC_ASSERT(releases == wraps);

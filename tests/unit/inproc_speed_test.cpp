@@ -266,7 +266,7 @@ double inproc_ns(std::uint32_t size, int runs, int count) {
         while (!stop.load(std::memory_order_relaxed)) {
             for (int i = 0; i < 100; ++i) echo_once(pair.b, pair.server, seen);
             pair.b.heap().drain_returns();
-            memory::Heap::flush_departures();
+            memory::Heap::current()->flush_departures();
         }
         memory::Heap::set_current(nullptr);
     });
@@ -317,7 +317,7 @@ TEST(InprocSpeedTest, ReportsMessagesOneWay) {
                 pair.b.port->poll(64);
                 pair.server.last.reset();
                 pair.b.heap().drain_returns();
-                memory::Heap::flush_departures();
+                memory::Heap::current()->flush_departures();
             }
             memory::Heap::set_current(nullptr);
         });

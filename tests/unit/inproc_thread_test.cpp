@@ -70,7 +70,7 @@ void both_ways(bool sleeps, bool pauses, std::size_t total) {
         end.close(How::drain);
         drive(loop, {&end}, sleeps, [&] { return end.over(); });
         EXPECT_EQ(end.why, Errc::end);
-        memory::Heap::flush_departures();
+        memory::Heap::current()->flush_departures();
         memory::Heap::set_current(nullptr);
     };
     std::thread far_thread([&] {

@@ -62,7 +62,7 @@ public:
         if (heap_ == nullptr) return;
         enter();
         delete std::exchange(port, nullptr);
-        memory::Heap::flush_departures();
+        heap_->flush_departures();
         memory::Heap::set_current(nullptr);
         std::exchange(heap_, nullptr)->retire();
         bell_.close();
@@ -90,7 +90,7 @@ public:
         const unsigned done = port->poll(budget);
         in_poll = false;
         heap_->drain_returns();
-        memory::Heap::flush_departures();
+        heap_->flush_departures();
         return done;
     }
     bool again() const { return again_; }

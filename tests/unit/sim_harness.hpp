@@ -100,7 +100,7 @@ struct Machine final : transport::Host, transport::Acceptor {
         memory::Heap::set_current(heap_);
         ends.clear();
         port.reset();
-        memory::Heap::flush_departures();
+        memory::Heap::current()->flush_departures();
         memory::Heap::set_current(nullptr);
         heap_->retire();
     }
@@ -313,7 +313,7 @@ inline void End::send(std::uint64_t bytes, Random& random) {
         auto slice = machine->heap().allocate(size);
         ASSERT_TRUE(slice.ok());
         for (std::uint32_t i = 0; i < size; ++i) slice->data()[i] = pattern(out, given + i);
-        if (memory::Domain* domain = machine->port->domain(*link)) {
+        if (memory::Domain* domain = link->domain) {
             std::uint64_t room;
             if (domain->key_of(*memory::slab_of(*slice), room) == nullptr) {
                 domain->request(*memory::slab_of(*slice), nullptr, nullptr);
@@ -332,7 +332,7 @@ inline void End::send(std::uint64_t bytes, Random& random) {
 inline void End::send_datagram(std::string_view text, const Address* to) {
     auto slice = machine->heap().copy(reinterpret_cast<const std::byte*>(text.data()), std::uint32_t(text.size()));
     ASSERT_TRUE(slice.ok());
-    if (memory::Domain* domain = machine->port->domain(*link)) {
+    if (memory::Domain* domain = link->domain) {
         domain->request(*memory::slab_of(*slice), nullptr, nullptr);
         ASSERT_TRUE(machine->net.settle());
     }

@@ -245,8 +245,8 @@ TEST(SimPort, ASlabWithoutAKeyIsFoundOut) {
 
 TEST(SimPort, AKeyOfAnotherDomainDoesNotHelp) {
     Pair pair({.devices = 2});
-    memory::Domain* mine = pair.client.port->domain(*pair.a->link);
-    memory::Domain* others = pair.server.port->domain(*pair.b->link);
+    memory::Domain* mine = pair.a->link->domain;
+    memory::Domain* others = pair.b->link->domain;
     ASSERT_NE(mine, others);
     auto slice = pair.client.heap().allocate(1);
     others->request(*memory::slab_of(*slice), nullptr, nullptr);

@@ -334,7 +334,7 @@ SimPort::Piece SimPort::next_datagram(SimLink& link) {
 
 /// The device may read the slice only when its slab is registered where the link is.
 void SimPort::check_key(SimLink& link, const Buffer& slice) {
-    const memory::Domain* device = domain(link);
+    const memory::Domain* device = link.domain;
     if (device == nullptr) return;
     std::uint64_t room;
     const memory::Slab* slab = memory::slab_of(slice);

@@ -135,7 +135,7 @@ SimLink* SimPort::take_link(Kind kind) {
     link.port = this;
     link.generation = link.name.generation;
     link.number = ++world.counted.links_made;
-    link.device = world.devices.empty() ? 0 : unsigned(link.number % world.devices.size());
+    if (!world.devices.empty()) link.domain = world.devices[link.number % world.devices.size()].get();
     link.caps = kind == Kind::stream ? &stream_caps : kind == Kind::message ? &message_caps : &datagram_caps;
     return &link;
 }
@@ -291,10 +291,6 @@ std::size_t SimPort::remote_name(const Link& base, std::span<char> room) const {
     return static_cast<const SimLink&>(base).shown_peer.copy(room.data(), room.size());
 }
 
-memory::Domain* SimPort::domain(const Link& base) const noexcept {
-    return world.devices.empty() ? nullptr : world.devices[static_cast<const SimLink&>(base).device].get();
-}
-
 // -- remote memory ---------------------------------------------------------------------------------------------
 
 Result<RemoteRegion> SimPort::expose(Link& base, Buffer range, Access access) {
@@ -323,7 +319,7 @@ Result<void> SimPort::start_remote(Link& base, RemoteOperation&& operation) {
     if (link.kind == Kind::datagram) return Error(Errc::not_supported, Step::remote);
     if (link.over || link.state != SimLink::State::open) return Error(Errc::misuse, Step::remote);
     if (!world.may_allocate()) return Error(Errc::out_of_memory, Step::remote);
-    if (const memory::Domain* device = domain(link)) {
+    if (const memory::Domain* device = link.domain) {
         std::uint64_t room;
         const memory::Slab* slab = memory::slab_of(operation.buffer);
         if (slab == nullptr || device->key_of(*slab, room) == nullptr) ++world.counted.unregistered_remote;

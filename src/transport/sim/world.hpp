@@ -64,7 +64,6 @@ public:
     LinkName peer;
     State state = State::free;
     Kind kind = Kind::stream;
-    unsigned device = 0;
     std::uint64_t number = 0;
     std::string target;      ///< whom a connecting link or a connected datagram link wants
     std::string shown_peer;  ///< remote_name
@@ -206,7 +205,6 @@ public:
     Address remote_address(const Link& link) const override;
     Address local_address(const Link& link) const override;
     std::size_t remote_name(const Link& link, std::span<char> room) const override;
-    memory::Domain* domain(const Link& link) const noexcept override;
     Result<RemoteRegion> expose(Link& link, Buffer range, Access access) override;
     Result<void> revoke(Link& link, const RemoteRegion& region) override;
     Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset,
