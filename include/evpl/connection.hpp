@@ -7,6 +7,7 @@
 
 #include "evpl/address.hpp"
 #include "evpl/chain.hpp"
+#include "evpl/config.hpp"
 #include "evpl/duration.hpp"
 #include "evpl/handler.hpp"
 #include "evpl/remote.hpp"
@@ -55,13 +56,19 @@ private:
 };
 static_assert(sizeof(ConnectionRef) == 16);
 
-/// How much may wait in a connection's queues, in bytes.
+/// How much may wait in a connection's queues, in bytes. Fields that are not given take the process's setting `limits.<field>`
+/// (config.hpp), built in as noted.
 struct QueueLimits {
-    std::uint32_t receive = 1u << 20;     ///< unread bytes that stop reading
-    std::uint32_t send_low = 128u << 10;  ///< on_writable comes when the outbox has drained to here
-    std::uint32_t send_high = 512u << 10; ///< send answers pause from here
-    std::uint32_t send_hard = 64u << 20;  ///< a send past this ends the connection with send_limit
-    std::uint32_t message = 16u << 20;    ///< largest framed message; a larger one ends the connection with too_large
+    /// unread bytes that stop reading; 1 MiB
+    std::uint32_t receive = std::uint32_t(detail::configured(detail::Known::limits_receive));
+    /// on_writable comes when the outbox has drained to here; 128 KiB
+    std::uint32_t send_low = std::uint32_t(detail::configured(detail::Known::limits_send_low));
+    /// send answers pause from here; 512 KiB
+    std::uint32_t send_high = std::uint32_t(detail::configured(detail::Known::limits_send_high));
+    /// a send past this ends the connection with send_limit; 64 MiB
+    std::uint32_t send_hard = std::uint32_t(detail::configured(detail::Known::limits_send_hard));
+    /// largest framed message; a larger one ends the connection with too_large; 16 MiB
+    std::uint32_t message = std::uint32_t(detail::configured(detail::Known::limits_message));
 };
 
 /// Who is at the other end of a Unix socket (unix(7), SO_PEERCRED).

@@ -3,6 +3,7 @@
 #include "evpl/address.hpp"
 #include "evpl/buffer.hpp"
 #include "evpl/chain.hpp"
+#include "evpl/config.hpp"
 #include "evpl/connection.hpp"
 #include "evpl/datagram.hpp"
 #include "evpl/duration.hpp"

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "evpl/buffer.hpp"
+#include "evpl/config.hpp"
 #include "evpl/duration.hpp"
 #include "evpl/metrics.hpp"
 #include "evpl/result.hpp"
@@ -24,15 +25,22 @@ class LoopControl;
 /// How a loop waits. hybrid: polls while that pays, else sleeps. poll: never sleeps. event: never spins.
 enum class Mode : std::uint8_t { hybrid, poll, event };
 
+/// How a loop works. Fields that are not given take the process's setting `loop.<field>` (config.hpp), built in as noted.
 struct LoopOptions {
-    Mode mode = Mode::hybrid;
-    Duration spin = Duration::of_ns(50'000);     ///< hybrid: longest time to poll before sleeping
-    std::size_t memory_bytes_max = 1u << 30;     ///< slabs this loop may hold
-    std::uint32_t batch = 64;                    ///< events, timers, posts and deferrals of one kind per turn
-    std::uint32_t batch_bytes = 256u << 10;      ///< bytes read before callbacks run
-    Duration stall = Duration::of_ns(100'000'000);  ///< a longer turn is counted and logged
-    const char* name = "loop";                   ///< appears in messages; must outlive the loop
-    const char* dns_servers = nullptr;           ///< "127.0.0.1:5353,...": instead of the system's; for tests and special set-ups
+    Mode mode = Mode(detail::configured(detail::Known::loop_mode));  ///< hybrid
+    /// hybrid: longest time to poll before sleeping; 50 us
+    Duration spin = Duration::of_ns(detail::configured(detail::Known::loop_spin));
+    /// slabs this loop may hold, in bytes; 1 GiB
+    std::size_t memory_bytes_max = std::size_t(detail::configured(detail::Known::loop_memory_bytes_max));
+    /// events, timers, posts and deferrals of one kind per turn; 64
+    std::uint32_t batch = std::uint32_t(detail::configured(detail::Known::loop_batch));
+    /// bytes read before callbacks run; 256 KiB
+    std::uint32_t batch_bytes = std::uint32_t(detail::configured(detail::Known::loop_batch_bytes));
+    /// a longer turn is counted and logged; 100 ms
+    Duration stall = Duration::of_ns(detail::configured(detail::Known::loop_stall));
+    const char* name = "loop";  ///< appears in messages; must outlive the loop
+    /// "127.0.0.1:5353,...": instead of the system's; for tests and special set-ups; none
+    const char* dns_servers = detail::configured_dns_servers();
 };
 
 /// Names a loop for other threads; stays valid after the loop has ended. 16 bytes, copyable.

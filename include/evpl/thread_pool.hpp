@@ -24,12 +24,15 @@ enum class Spread : std::uint8_t {
     hand_out      ///< one listener; connections go to the threads in turn, before their link opens
 };
 
+/// How a pool works. `threads` and `pin`, when not given, take the process's settings `pool.threads` and `pool.pin` (config.hpp).
 struct PoolOptions {
-    std::uint32_t threads = 0;    ///< 0: one per CPU this process may use
-    bool pin = false;             ///< pin thread i to the i-th CPU this process may use
+    /// 0, which is built in: one per CPU this process may use
+    std::uint32_t threads = std::uint32_t(detail::configured(detail::Known::pool_threads));
+    /// pin thread i to the i-th CPU this process may use; built in: no
+    bool pin = detail::configured(detail::Known::pool_pin) != 0;
     std::span<const int> cpus = {};  ///< or to these, in turn
-    LoopOptions loop = {};
-    const char* name = "evpl";    ///< threads are called "name-0", ...
+    LoopOptions loop = {};           ///< of each thread; its name is the thread's
+    const char* name = "evpl";       ///< threads are called "name-0", ...
 };
 
 /// One object per thread of a pool, built and destroyed on that thread.

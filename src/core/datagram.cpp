@@ -6,6 +6,7 @@
 
 #include "core/connector.hpp"
 #include "core/datagram_state.hpp"
+#include "transport/config.hpp"
 
 namespace evpl {
 
@@ -89,6 +90,7 @@ Result<DatagramState*> open_datagram(LoopCore& core, std::string_view url, const
         return error;
     };
     core.last_failure[0] = '\0';
+    if (const base::Fault* fault = transport::configuration_fault()) return drop(core.fail(fault->error, "%s", fault->sentence.c_str()));
     auto endpoint = Endpoint::parse(url, &why);
     if (!endpoint) return drop(endpoint.error());
     const auto choice = transport::choose(*endpoint, why);

@@ -10,6 +10,7 @@
 #include "core/connection_state.hpp"
 #include "core/connector.hpp"
 #include "core/listener_state.hpp"
+#include "transport/config.hpp"
 
 namespace evpl {
 namespace core {
@@ -17,6 +18,7 @@ namespace {
 
 /// Parses and chooses; failures become the loop's sentence.
 Result<transport::Choice> prepare(LoopCore& core, std::string_view url, Endpoint& endpoint, Caps& caps) noexcept {
+    if (const base::Fault* fault = transport::configuration_fault()) return core.fail(fault->error, "%s", fault->sentence.c_str());
     Diagnostic why;
     auto parsed = Endpoint::parse(url, &why);
     if (!parsed) {

@@ -162,11 +162,10 @@ Buffer Parcel::open(Loop&) && {
     return BufferAccess::adopt(std::exchange(block_, nullptr), data_, std::exchange(size_, 0));
 }
 
-namespace {
-const LoopOptions no_options{};
+const LoopOptions& Loop::options() const noexcept {
+    static const LoopOptions none{};
+    return core_ != nullptr ? core_->options : none;
 }
-
-const LoopOptions& Loop::options() const noexcept { return core_ != nullptr ? core_->options : no_options; }
 void Loop::set_mode(Mode mode) noexcept {
     if (core_ != nullptr) core_->options.mode = mode;
 }

@@ -6,6 +6,7 @@
 
 #include "base/clock.hpp"
 #include "base/log_line.hpp"
+#include "base/settings.hpp"
 #include "core/loop_core.hpp"
 #include "memory/array_pool.hpp"
 
@@ -268,6 +269,10 @@ private:
 int LoopCore::run(bool until_idle) noexcept {
     if (running_) {
         fail(Errc::misuse, "run() was called inside a callback of the same loop");
+        return 1;
+    }
+    if (const base::Fault* fault = base::settings().fault_of("loop")) {
+        fail(fault->error, "%s", fault->sentence.c_str());
         return 1;
     }
     const Current current(heap_);

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <new>
 
+#include "base/settings.hpp"
 #include "thread/thread_state.hpp"
 
 namespace evpl {
@@ -39,6 +40,7 @@ Error Thread::State::pin() const noexcept {
 }
 
 Result<Thread> Thread::start(const ThreadOptions& options) noexcept {
+    if (const base::Fault* fault = base::settings().fault_of("loop")) return fault->error;
     auto* state = new (std::nothrow) State;
     if (state == nullptr) return Errc::out_of_memory;
     state->options = options;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/settings.hpp"
 #include "core/listener_state.hpp"
 #include "core/loop_core.hpp"
 #include "thread/thread_state.hpp"
@@ -102,6 +103,11 @@ struct PoolListener::State {
 ThreadPool::ThreadPool(const PoolOptions& options) noexcept {
     state_ = new (std::nothrow) State;
     if (state_ == nullptr) return;
+    if (const base::Fault* fault = base::settings().fault_of("pool")) {
+        state_->error = fault->error;
+        std::snprintf(state_->failure, sizeof state_->failure, "%s", fault->sentence.c_str());
+        return;
+    }
     try {
         const std::vector<int> cpus = options.cpus.empty() ? usable_cpus() : std::vector<int>(options.cpus.begin(), options.cpus.end());
         const bool pin = options.pin || !options.cpus.empty();
@@ -119,6 +125,8 @@ ThreadPool::ThreadPool(const PoolOptions& options) noexcept {
             auto started = Thread::start(thread_options);
             if (!started) {
                 state_->error = started.error();
+                if (const base::Fault* fault = base::settings().fault_of("loop"))
+                    std::snprintf(state_->failure, sizeof state_->failure, "%s", fault->sentence.c_str());
                 break;
             }
             member->thread = *std::move(started);
