@@ -123,7 +123,7 @@ int serve_with_pool(const EchoOptions& options) {
     pool_options.name = "evpl-echo";
     evpl::ThreadPool pool(pool_options);
     if (!pool.error().ok())
-        return fail(fmt::format("cannot start {} threads: {}", options.threads, text_of(pool.error())));
+        return fail(fmt::format("cannot start {} threads: {}", options.threads, pool.last_failure().empty() ? text_of(pool.error()) : std::string(pool.last_failure())));
 
     std::vector<evpl::PoolListener> listeners;
     std::vector<EchoService> sockets(options.listen.size());

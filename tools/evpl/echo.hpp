@@ -57,7 +57,7 @@ private:
 struct EchoOptions {
     std::vector<std::string> listen;
     unsigned threads = 1;
-    evpl::Mode mode = evpl::Mode::hybrid;
+    evpl::Mode mode = evpl::LoopOptions{}.mode;
     std::vector<int> pin;
     double drain_s = 0;
 };

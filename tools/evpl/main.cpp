@@ -1,4 +1,4 @@
-// The command `evpl`: reads the command line; the work is done in info.cpp, echo.cpp and perf.cpp.
+// The command `evpl`: reads the command line; the work is done in info.cpp, config.cpp, doctor.cpp, echo.cpp and perf.cpp.
 #include <unistd.h>
 #include <algorithm>
 #include <cstdio>
@@ -9,6 +9,8 @@
 #include <CLI/CLI.hpp>
 #include <evpl/version.hpp>
 
+#include "config.hpp"
+#include "doctor.hpp"
 #include "echo.hpp"
 #include "info.hpp"
 #include "perf.hpp"
@@ -52,14 +54,27 @@ const std::map<std::string, evpl::Mode> modes{
 void add_mode(CLI::App& app, evpl::Mode& mode) {
     app.add_option("--mode", mode, "how loops wait: hybrid polls while that pays, poll never sleeps, event never spins")
         ->transform(CLI::CheckedTransformer(modes).description("hybrid|poll|event"))
-        ->option_text("MODE (hybrid)");
+        ->option_text("MODE");
 }
 
-void add_info(CLI::App& app, bool& json, int& status) {
+struct InfoOptions {
+    bool json = false;
+    bool config = false;
+};
+
+void add_info(CLI::App& app, InfoOptions& options, int& status) {
     CLI::App* info =
         app.add_subcommand("info", "Show every transport: present or not, why, and what would change that");
-    info->add_flag("--json", json, "print JSON");
-    info->callback([&json, &status] { status = run_info(json); });
+    info->add_flag("--json", options.json, "print JSON");
+    info->add_flag("--config", options.config, "show every setting instead: its value in force and where that comes from");
+    info->callback([&options, &status] { status = options.config ? run_config(options.json) : run_info(options.json); });
+}
+
+void add_doctor(CLI::App& app, DoctorOptions& options, int& status) {
+    CLI::App* doctor = app.add_subcommand("doctor", "Rate this machine's settings and name the command that mends each");
+    doctor->add_flag("--json", options.json, "print JSON");
+    doctor->add_option("--root", options.root, "look below this folder instead of /: for tests")->check(CLI::ExistingDirectory)->group("");
+    doctor->callback([&options, &status] { status = run_doctor(options); });
 }
 
 void add_echo(CLI::App& app, EchoOptions& options, int& status) {
@@ -127,7 +142,7 @@ void add_perf(CLI::App& app, PerfOptions& options, int& status) {
 
 void add_help(CLI::App& app, std::string& topic) {
     CLI::App* help = app.add_subcommand("help", "Explain a command");
-    help->add_option("command", topic, "info, echo or perf");
+    help->add_option("command", topic, "info, doctor, echo or perf");
     help->callback([&app, &topic] {
         const auto found = app.get_subcommands([&topic](const CLI::App* one) { return one->get_name() == topic; });
         const CLI::App* about = topic.empty() ? &app : found.empty() ? nullptr : found.front();
@@ -155,8 +170,10 @@ int run(int argc, char** argv) {
     EchoOptions echo;
     PerfOptions perf;
     std::string topic;
-    bool json = false;
-    add_info(app, json, status);
+    InfoOptions info;
+    DoctorOptions doctor;
+    add_info(app, info, status);
+    add_doctor(app, doctor, status);
     add_echo(app, echo, status);
     add_perf(app, perf, status);
     add_help(app, topic);
@@ -164,7 +181,7 @@ int run(int argc, char** argv) {
         0, 1);  // none is for us to refuse: CLI11 would rather complain of that than of what it did not understand
     try {
         app.parse(argc, argv);
-        if (app.get_subcommands().empty()) throw CLI::RequiredError("a command (info, echo, perf or help)");
+        if (app.get_subcommands().empty()) throw CLI::RequiredError("a command (info, doctor, echo, perf or help)");
     } catch (const CLI::Error& error) { return error.get_exit_code() == 0 ? app.exit(error) : refuse(error); }
     return status;
 }

@@ -20,7 +20,7 @@ struct PerfOptions {
     std::uint32_t size = 0, depth = 0, connections = 1, threads = 1;
     double seconds = 1, warmup_s = -1, rate = 0;
     std::uint64_t count = 0, seed = 1;
-    evpl::Mode mode = evpl::Mode::hybrid;
+    evpl::Mode mode = evpl::LoopOptions{}.mode;
     std::string json;
     bool progress = false;
 };
@@ -38,7 +38,7 @@ struct Plan {
     std::uint64_t count = 0;  ///< messages to measure; 0: by time
     double rate = 0;          ///< messages per second to send, whatever comes back; 0: closed loop
     std::uint64_t seed = 1;
-    evpl::Mode mode = evpl::Mode::hybrid;
+    evpl::Mode mode = evpl::LoopOptions{}.mode;
     bool progress = false;
 };
 
