@@ -153,6 +153,163 @@ class Examples(unittest.TestCase):
                 pass
         self.end(server)
 
+    def test_request_client(self):
+        port = free_port()
+        url = f"tcp://127.0.0.1:{port}"
+        server = self.serve("echo", url)
+        connect(("127.0.0.1", port)).close()
+        answer = run("request_client", url, "one", "two", "three")
+        self.assertEqual((answer.returncode, answer.stdout, answer.stderr), (0, "one\ntwo\nthree\n", ""))
+        self.end(server)
+
+    def test_request_client_waits_half_a_second_for_an_answer(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            began = time.monotonic()
+            answer = run("request_client", f"tcp://127.0.0.1:{listener.getsockname()[1]}", "is anybody there?")
+            self.assertEqual((answer.returncode, answer.stdout), (1, ""))
+            self.assertIn("timed_out", answer.stderr)
+            self.assertGreaterEqual(time.monotonic() - began, 0.5)
+
+    def test_multicast(self):
+        group, port = "239.255.7.2", free_port(socket.SOCK_DGRAM)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            peer.bind(("0.0.0.0", port))
+            peer.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton("127.0.0.1"))
+            peer.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+            peer.settimeout(PATIENCE)
+            server = self.serve("multicast", group, str(port))
+            self.assertEqual(peer.recv(100), b"hello")
+            peer.sendto(b"hello yourself", (group, port))
+            self.assertEqual([server.process.stdout.readline() for _ in range(2)], ["hello\n", "hello yourself\n"])
+            self.end(server)
+        wrong = run("multicast", "239.255.7.2", str(port), "203.0.113.7")
+        self.assertEqual(wrong.returncode, 1)
+        self.assertIn("203.0.113.7", wrong.stderr)
+
+    def test_unix_descriptor(self):
+        with tempfile.TemporaryDirectory() as place:
+            secret = pathlib.Path(place, "secret")
+            secret.write_text("the contents")
+            server = self.serve("unix_descriptor", f"unix://{place}/socket", secret)
+            with connect(f"{place}/socket", socket.AF_UNIX) as peer:
+                text, descriptors, _, _ = socket.recv_fds(peer, 100, 1)
+                self.assertEqual((text, len(descriptors)), (b"here it is", 1))
+                with open(descriptors[0]) as file:
+                    self.assertEqual(file.read(), "the contents")
+                self.assertEqual(peer.recv(1), b"")
+            secret.unlink()
+            with connect(f"{place}/socket", socket.AF_UNIX) as peer:
+                self.assertEqual(socket.recv_fds(peer, 100, 1)[:2], (b"not today", []))
+            self.end(server)
+
+    def test_inproc_pipeline(self):
+        answer = run("inproc_pipeline", "small", "words")
+        self.assertEqual((answer.returncode, answer.stdout, answer.stderr), (0, "SMALL\nWORDS\n", ""))
+
+    def test_remote_memory(self):
+        answer = run("remote_memory")
+        self.assertEqual((answer.returncode, answer.stdout, answer.stderr), (0, "written by the owner\nguest\nwritten by the guest\n", ""))
+
+    def test_nested_loop(self):
+        port = free_port()
+        host = subprocess.Popen([folder() / "nested_loop", f"tcp://127.0.0.1:{port}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            with connect(("127.0.0.1", port)) as peer:
+                self.assertEqual(exchange(peer, pattern(1 << 20)), pattern(1 << 20))
+                host.stdin.write("typed\n")
+                host.stdin.flush()
+                self.assertEqual(host.stdout.readline(), "the host read 6 bytes\n")
+                self.assertEqual(exchange(peer, b"still there"), b"still there")
+                host.stdin.close()
+                self.assertEqual(host.wait(PATIENCE), 0)
+        finally:
+            host.kill()
+            host.wait()
+            host.stdout.close()
+
+    def test_watch_descriptor(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            peer.settimeout(PATIENCE)
+            process = subprocess.Popen([folder() / "watch_descriptor", f"udp://127.0.0.1:{peer.getsockname()[1]}"], stdin=subprocess.PIPE)
+            for line in (b"first\n", b"second\n"):
+                process.stdin.write(line)
+                process.stdin.flush()
+                self.assertEqual(peer.recv(100), line)
+            process.stdin.close()
+            self.assertEqual(process.wait(PATIENCE), 0)
+        unwatchable = run("watch_descriptor")  # /dev/null cannot be waited for
+        self.assertEqual(unwatchable.returncode, 1)
+        self.assertIn("cannot be watched", unwatchable.stderr)
+
+    def test_chat_does_not_wait_for_a_slow_member(self):
+        port = free_port()
+        server = self.serve("chat", f"tcp://127.0.0.1:{port}?sndbuf=65536")
+        speaker, listener, slow = (connect(("127.0.0.1", port)) for _ in range(3))
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        total = 8 << 20  # more than all buffers on the way to one member
+        for member in (slow, listener):  # both are known to the room once they have heard something
+            speaker.sendall(b"x")
+            self.assertEqual(member.recv(1), b"x")
+        slow.recv(1), listener.recv(1)
+        for _ in range(total >> 16):
+            speaker.sendall(bytes(1 << 16))
+            got = 0
+            while got < 1 << 16:
+                got += len(listener.recv((1 << 16) - got))
+        text = b""
+        while b"[you missed " not in text:
+            piece = slow.recv(1 << 16)
+            self.assertTrue(piece, "the slow member is still a member")
+            text = text[-50:] + piece
+        for peer in (speaker, listener, slow):
+            peer.close()
+        self.end(server)
+
+    def test_tcp_proxy(self):
+        ports = free_port(), free_port()
+        target = self.serve("echo", f"tcp://127.0.0.1:{ports[1]}")
+        proxy = self.serve("tcp_proxy", f"tcp://127.0.0.1:{ports[0]}", f"tcp://127.0.0.1:{ports[1]}")
+        connect(("127.0.0.1", ports[1])).close()
+        with connect(("127.0.0.1", ports[0])) as peer:
+            self.assertEqual(exchange(peer, pattern(4 << 20)), pattern(4 << 20))
+            peer.shutdown(socket.SHUT_WR)
+            self.assertEqual(peer.recv(1), b"", "the end passes both ways")
+        self.end(target)
+        with connect(("127.0.0.1", ports[0])) as peer:
+            try:
+                self.assertEqual(peer.recv(1), b"", "without a target the client is let go")
+            except ConnectionError:
+                pass
+        self.end(proxy)
+
+    def test_tcp_proxy_takes_no_more_than_the_target_reads(self):
+        with socket.create_server(("127.0.0.1", 0)) as target:
+            port = free_port()
+            proxy = self.serve("tcp_proxy", f"tcp://127.0.0.1:{port}?rcvbuf=65536", f"tcp://127.0.0.1:{target.getsockname()[1]}?sndbuf=65536")
+            with connect(("127.0.0.1", port)) as peer:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+                silent, _ = target.accept()
+                with silent:
+                    peer.settimeout(1)
+                    sent = 0
+                    try:
+                        while sent < 64 << 20:
+                            sent += peer.send(bytes(1 << 16))
+                    except TimeoutError:
+                        pass
+                    self.assertLess(sent, 32 << 20, "who is not read from stops reading")
+                    resident = int(pathlib.Path(f"/proc/{proxy.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                    if not os.environ.get("EVPL_SANITIZE"):
+                        self.assertLess(resident, 64 << 20)
+                    received = 0
+                    silent.settimeout(PATIENCE)
+                    while received < sent:
+                        received += len(silent.recv(1 << 20))
+                    self.assertEqual(received, sent)
+            self.end(proxy)
+
     def test_inproc_pair(self):
         answer = run("inproc_pair")
         self.assertEqual((answer.returncode, answer.stderr), (0, ""))
