@@ -7,7 +7,7 @@ DEPS ?= check
 export DEPS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build bench format install asan tsan fuzz coverage night flake clean deps
+.PHONY: help run test build bench format install docs asan tsan fuzz coverage night flake clean deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ format: ## format all C++ sources (CHECK=1: only report)
 
 install: build ## install the optimised build: PREFIX=/usr/local
 	cmake --install build/release --prefix "$(PREFIX)"
+
+docs: ## the API reference in build/docs/html; fails when a public symbol has no docstring
+	@scripts/deps.sh docs
+	@mkdir -p build/docs
+	doxygen docs/Doxyfile
+	@echo "build/docs/html/index.html"
 
 asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/deps.sh build test
@@ -67,5 +73,5 @@ flake: ## run all tests N=20 times in random order and name those that do not al
 clean: ## remove build/
 	rm -rf build
 
-deps: ## install what build and tests need: WANT="build test bench format fuzz coverage"
+deps: ## install what build and tests need: WANT="build test docs bench format fuzz coverage"
 	@scripts/deps.sh $(or $(WANT),build test)

@@ -9,7 +9,9 @@ install(TARGETS evpl evpl_static EXPORT evpl
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 if(TARGET evpl-command)
   install(TARGETS evpl-command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(FILES ${PROJECT_SOURCE_DIR}/docs/man/evpl.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 endif()
+install(FILES ${PROJECT_SOURCE_DIR}/docs/man/evpl.7 DESTINATION ${CMAKE_INSTALL_MANDIR}/man7)
 
 if(evpl_lto AND evpl_gcc)
   # GCC's intermediate code is readable by the very same compiler only; the machine code beside it serves all.

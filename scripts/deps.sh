@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs what is missing from the named groups: build test bench format fuzz coverage.
+# Installs what is missing from the named groups: build test docs bench format fuzz coverage.
 # Names what it installs, asks for nothing that is there. DEPS=skip: do nothing.
 set -euo pipefail
 
 declare -A packages=(
     [build]="make g++ cmake ninja-build pkg-config libc-ares-dev libfmt-dev libcli11-dev nlohmann-json3-dev"
     [test]="libgtest-dev libgmock-dev librapidcheck-dev libseccomp-dev python3 strace socat ncat iperf3 iproute2 nftables valgrind"
+    [docs]="doxygen"
     [bench]="libbenchmark-dev libuv1-dev libasio-dev"
     [format]="clang-format"
     [fuzz]="clang llvm libclang-rt-dev"

@@ -31,9 +31,11 @@ void release_block(Block* block) noexcept;
 class Buffer {
 public:
     Buffer() noexcept = default;
+    /// Moving leaves the other empty. Errors: none.
     Buffer(Buffer&& other) noexcept
         : data_(other.data_), block_(std::exchange(other.block_, nullptr)), size_(std::exchange(other.size_, 0)),
           flags_(std::exchange(other.flags_, 0)) {}
+    /// Ends what this one holds, then takes over what the other does.
     Buffer& operator=(Buffer&& other) noexcept {
         if (this != &other) {
             reset();
@@ -46,10 +48,15 @@ public:
     }
     ~Buffer() { reset(); }
 
+    /// The first byte; may be written, also while other slices share the block. Null or dangling when empty.
     std::byte* data() const noexcept { return data_; }
+    /// In bytes.
     std::uint32_t size() const noexcept { return size_; }
+    /// No bytes. A slice of no bytes may still hold a block.
     bool empty() const noexcept { return size_ == 0; }
+    /// The bytes, for as long as this slice lives.
     std::span<std::byte> bytes() const noexcept { return {data_, size_}; }
+    /// Holds a block. Only default-made, moved-from and reset ones do not.
     explicit operator bool() const noexcept { return block_ != nullptr; }
 
     /// Another reference to bytes [offset, offset + size_bytes) of this slice.
@@ -60,6 +67,7 @@ public:
         if (block_ != nullptr) ++block_->refs;
         return Buffer(block_, data_ + offset, size_bytes);
     }
+    /// Another reference to the whole slice. Thread: owning loop. Cost: one plain increment.
     [[nodiscard]] Buffer share() const { return share(0, size_); }
 
     /// Drops `n` bytes at the front, or keeps only the first `n`. Out of range stops the program. Cost: none.
@@ -68,6 +76,7 @@ public:
         data_ += n;
         size_ -= n;
     }
+    /// Keeps only the first `n` bytes; more than there are stops the program. Cost: none.
     void truncate(std::uint32_t n) {
         EVPL_CHECK(n <= size_, "truncate beyond the end of a slice", n, size_);
         size_ = n;

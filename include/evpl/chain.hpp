@@ -15,11 +15,15 @@ namespace evpl {
 /// Move-only; belongs to one loop's thread, as its Buffers do.
 class Chain {
 public:
+    /// So many slices need no array.
     static constexpr std::uint32_t inline_slices = 4;
 
     Chain() noexcept : slices_(inline_array()) {}
+    /// A chain of one slice.
     Chain(Buffer slice) noexcept : Chain() { append_unchecked(std::move(slice)); }
+    /// Moving leaves the other empty. Errors: none.
     Chain(Chain&& other) noexcept : Chain() { take(other); }
+    /// Ends what this one holds, then takes over what the other does.
     Chain& operator=(Chain&& other) noexcept {
         if (this != &other) {
             clear();
@@ -33,10 +37,15 @@ public:
 
     /// Sum of the slices' sizes in bytes.
     std::size_t size() const noexcept { return size_bytes_; }
+    /// No bytes.
     bool empty() const noexcept { return size_bytes_ == 0; }
+    /// The slices, in order; their bytes may be changed, their sizes not.
     std::span<Buffer> slices() noexcept { return {slices_, count_}; }
+    /// The slices, in order.
     std::span<const Buffer> slices() const noexcept { return {slices_, count_}; }
+    /// The first slice, for range-based for.
     const Buffer* begin() const noexcept { return slices_; }
+    /// Behind the last slice.
     const Buffer* end() const noexcept { return slices_ + count_; }
 
     /// Adds a slice at the end; empty ones are dropped. False: out of memory, `slice` is untouched.
@@ -63,6 +72,7 @@ public:
     /// Copies up to target.size() bytes, starting at `offset`; returns how many.
     std::size_t copy_to(std::span<std::byte> target, std::size_t offset = 0) const noexcept;
 
+    /// Drops all slices.
     void clear() noexcept;
 
 private:

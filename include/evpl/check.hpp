@@ -7,11 +7,11 @@ namespace evpl {
 
 /// A broken rule that would corrupt memory: what was checked, where, and up to two values.
 struct CheckFailure {
-    const char* what;
-    const char* file;
-    int line;
-    std::uint64_t first;
-    std::uint64_t second;
+    const char* what;  ///< the broken rule, in words
+    const char* file;  ///< of the check
+    int line;  ///< of the check
+    std::uint64_t first;  ///< first of the values that broke it
+    std::uint64_t second;  ///< the second
 };
 
 /// Called after the failure was logged; the default stops the program. A handler that returns lets it stop all the same.

@@ -27,7 +27,7 @@ struct ConfigValue {
     std::string_view value;   ///< the value in force, as one would write it; may be empty
     std::string_view help;    ///< one line: what it is
     std::string_view range;   ///< what may be written
-    ConfigOrigin origin = ConfigOrigin::built_in;
+    ConfigOrigin origin = ConfigOrigin::built_in;  ///< who set it
     std::string_view where;   ///< "limits.conf:3", "EVPL_LOOP_SPIN"; empty for a default and for the program
 };
 

@@ -26,7 +26,9 @@ class LoopControl;
 /// What a send answers. The bytes are taken in every case but misuse.
 class Flow {
 public:
+    /// What the caller should do now.
     enum class State : std::uint8_t { go, pause, refused };
+    /// Made by the library, and by whoever fakes a connection in tests.
     constexpr Flow(State state, Errc error = Errc::none) noexcept : state_(state), error_(error) {}
     /// True: there is room for more.
     constexpr explicit operator bool() const noexcept { return state_ == State::go; }
@@ -73,9 +75,9 @@ struct QueueLimits {
 
 /// Who is at the other end of a Unix socket (unix(7), SO_PEERCRED).
 struct Credentials {
-    std::int32_t pid = -1;
-    std::uint32_t uid = 0;
-    std::uint32_t gid = 0;
+    std::int32_t pid = -1;  ///< of the process that connected
+    std::uint32_t uid = 0;  ///< its effective user
+    std::uint32_t gid = 0;  ///< its effective group
 };
 
 /// One connection of a stream or message transport. The loop owns it: a reference is valid until its on_close returns.
@@ -86,13 +88,19 @@ public:
     Connection& operator=(const Connection&) = delete;
 
     // -- who and what ------------------------------------------------------------------------------------------
+    /// The loop that owns it. Thread: its own. Cost: none.
     Loop& loop() const noexcept;
+    /// A name that outlives the connection. Cost: none.
     ConnectionRef ref() const noexcept;
     /// The scheme in use, e.g. "tcp" for a stream:// endpoint, and what its link can do.
     std::string_view transport() const noexcept;
+    /// What its link can do; before it is open, what is expected of it.
     const Caps& caps() const noexcept;
+    /// Between on_open and the end.
     bool is_open() const noexcept;
+    /// The peer's IP address; family none on transports that have none.
     Address remote_address() const noexcept;
+    /// Our own end's IP address, as the other.
     Address local_address() const noexcept;
     /// The peer as text: address, path or name. Valid until on_close.
     std::string_view remote_name() const noexcept;
@@ -100,6 +108,7 @@ public:
     Result<Credentials> credentials() const noexcept;
     /// A kernel descriptor to look at (getsockopt), -1 when there is none. It stays the library's.
     int native_fd() const noexcept;
+    /// Its counters, now. Cost: copies a few numbers; counting pinned bytes visits the inbox.
     ConnectionMetrics metrics() const noexcept;
 
     // -- receive: pull -----------------------------------------------------------------------------------------
@@ -118,10 +127,12 @@ public:
     Result<Chain> recv_message() noexcept;
     /// Copies bytes without consuming them; returns how many. consume() then drops them.
     std::size_t peek(std::span<std::byte> target) const noexcept;
+    /// Drops n unread bytes at the front (all, when there are fewer).
     void consume(std::size_t n) noexcept;
     /// The next `target.size()` bytes land in the caller's block, without a copy where the transport can. on_recv comes when it
     /// is full; landed() then gives it back (empty before). Errors: misuse while another one is under way.
     Result<void> recv_into(Buffer target) noexcept;
+    /// The buffer of recv_into, once it is full; empty before.
     Buffer landed() noexcept;
     /// A descriptor that came with the bytes read last (caps().descriptors); -1 when there is none. The caller closes it.
     int recv_descriptor() noexcept;
@@ -132,6 +143,7 @@ public:
     Flow send(Chain bytes) noexcept;
     /// Copies the bytes into a block of the loop.
     Flow send(std::span<const std::byte> bytes) noexcept;
+    /// Copies the text into a block of the loop.
     Flow send(std::string_view text) noexcept { return send(std::as_bytes(std::span(text.data(), text.size()))); }
     /// Takes the bytes only when they fit below the high-water mark; else they stay in `bytes`.
     bool try_send(Chain& bytes) noexcept;
@@ -154,7 +166,9 @@ public:
     void close(Error reason) noexcept;
 
     // -- limits ------------------------------------------------------------------------------------------------
+    /// How much may wait in its queues.
     const QueueLimits& limits() const noexcept;
+    /// Changes them for this connection, at once. What is queued already stays.
     void set_limits(const QueueLimits& limits) noexcept;
     /// The connection ends with timed_out when no byte arrives for so long (forever: off, the default).
     void deadline_recv(Duration idle) noexcept;
@@ -170,6 +184,7 @@ public:
     /// Fills `into` from the peer's region at `offset`, or writes `from` to it; on_completed tells how it ended, exactly once.
     /// Errors: not_supported, misuse (closed, out of the region's bounds).
     Result<OperationId> read(const RemoteRegion& region, std::uint64_t offset, Buffer into) noexcept;
+    /// Writes `from` to the peer's region at `offset`. Otherwise as read().
     Result<OperationId> write(const RemoteRegion& region, std::uint64_t offset, Buffer from) noexcept;
 
 protected:

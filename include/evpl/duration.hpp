@@ -7,11 +7,12 @@
 namespace evpl {
 
 /// A span of time in nanoseconds. Accepts any type with `count()` and `period` (std::chrono durations do),
-/// so that this header needs no <chrono>.
+/// so that this header needs none of the standard library.
 struct Duration {
-    std::int64_t ns = 0;
+    std::int64_t ns = 0;  ///< nanoseconds; may be negative
 
     constexpr Duration() noexcept = default;
+    /// So many nanoseconds.
     static constexpr Duration of_ns(std::int64_t value) noexcept { return Duration{value}; }
 
     /// From a duration with `count()` and `period` (num, den in seconds). Rounds towards zero.
@@ -47,7 +48,7 @@ constexpr Duration operator""_min(unsigned long long n) noexcept {
 /// Trivially destructible: such a value may be a temporary inside a co_await expression (GCC 12 destroys a
 /// braced temporary with a destructor twice there).
 struct Limit {
-    Duration duration = Duration::forever();
+    Duration duration = Duration::forever();  ///< forever: no limit
 };
 
 /// `connect(loop, url, handler, within(3_s))`: the operation ends with Errc::timed_out after `duration`.

@@ -11,7 +11,8 @@ namespace evpl {
 
 /// One sentence about why a set-up call failed; names the input and what would be right.
 struct Diagnostic {
-    char text[256] = {};
+    char text[256] = {};  ///< terminated; empty when nothing failed
+    /// The sentence. Cost: looks for its end.
     std::string_view view() const noexcept { return std::string_view(text); }
 };
 
@@ -19,6 +20,7 @@ struct Diagnostic {
 /// Holds its own copy of the text; no allocation.
 class Endpoint {
 public:
+    /// A longer URL is bad_endpoint. A path of a Unix socket has at most 108 bytes (unix(7)); host names at most 253 (RFC 1035).
     static constexpr std::size_t text_bytes_max = 480;
 
     Endpoint() noexcept = default;
@@ -28,10 +30,13 @@ public:
     /// Thread: any. Cost: one pass.
     static Result<Endpoint> parse(std::string_view url, Diagnostic* why = nullptr) noexcept;
 
+    /// "tcp", in lower case.
     std::string_view scheme() const noexcept { return part(scheme_); }
     /// Host name or address without brackets; for `unix` and `inproc` the whole path or name, percent-decoded.
     std::string_view host() const noexcept { return part(host_); }
+    /// 0 when the URL names none.
     std::uint16_t port() const noexcept { return port_; }
+    /// Whether the URL names a port, 0 included.
     bool has_port() const noexcept { return has_port_; }
     /// All of the query, without the question mark.
     std::string_view query() const noexcept { return part(query_); }

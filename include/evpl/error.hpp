@@ -59,17 +59,22 @@ enum class Who : std::uint8_t { unknown, local, peer, system, count_ };
 class Error {
 public:
     constexpr Error() noexcept = default;
+    /// Made by the library, and by programs that end a connection with a reason of their own.
     constexpr Error(Errc code, Step step = Step::none, Who who = Who::local, std::int32_t os = 0) noexcept
         : code_(code), step_(step), who_(who), os_(os) {}
 
     /// From an errno value: the code that fits it, and who usually causes it.
     static Error from_errno(int os, Step step) noexcept;
 
+    /// What went wrong.
     constexpr Errc code() const noexcept { return code_; }
+    /// In which step.
     constexpr Step step() const noexcept { return step_; }
+    /// Who caused it, as far as that can be known.
     constexpr Who who() const noexcept { return who_; }
     /// The system's own code (errno on sockets), 0 when there is none.
     constexpr std::int32_t os() const noexcept { return os_; }
+    /// Nothing went wrong.
     constexpr bool ok() const noexcept { return code_ == Errc::none; }
 
     friend constexpr bool operator==(const Error& a, const Error& b) noexcept = default;

@@ -26,25 +26,25 @@ struct Frame {
 /// The events of a connection, as plain functions. Size first: the same table is the C interface.
 /// `self` is the handler object. Absent events are null and cost nothing.
 struct HandlerTable {
-    std::uint32_t size_bytes;
-    void (*on_open)(void* self, Connection&);
-    void (*on_recv)(void* self, Connection&);
-    void (*on_writable)(void* self, Connection&);
-    void (*on_sent)(void* self, Connection&, std::size_t bytes);
-    void (*on_end)(void* self, Connection&);
-    void (*on_completed)(void* self, Connection&, Completion&);
-    void (*on_close)(void* self, Connection&, Error);
-    Frame (*frame)(void* self, std::span<const std::byte> head);
+    std::uint32_t size_bytes;  ///< of the table as the caller knows it: later versions add events at the end
+    void (*on_open)(void* self, Connection&);  ///< the connection can be used
+    void (*on_recv)(void* self, Connection&);  ///< new bytes or messages are queued, or a recv_into is full
+    void (*on_writable)(void* self, Connection&);  ///< after a pause: the outbox has drained to the low-water mark
+    void (*on_sent)(void* self, Connection&, std::size_t bytes);  ///< so many bytes are the system's no more; not: the peer has them
+    void (*on_end)(void* self, Connection&);  ///< the peer has finished and everything was read; null: shutdown()
+    void (*on_completed)(void* self, Connection&, Completion&);  ///< a remote read or write has ended
+    void (*on_close)(void* self, Connection&, Error);  ///< once, always last
+    Frame (*frame)(void* self, std::span<const std::byte> head);  ///< how long the message at the front is; null: no framing
 };
 
 /// The events of a datagram socket.
 struct DatagramTable {
-    std::uint32_t size_bytes;
-    void (*on_open)(void* self, Datagram&);
-    void (*on_recv)(void* self, Datagram&);
-    void (*on_writable)(void* self, Datagram&);
-    void (*on_error)(void* self, Datagram&, Error);
-    void (*on_close)(void* self, Datagram&, Error);
+    std::uint32_t size_bytes;  ///< as HandlerTable::size_bytes
+    void (*on_open)(void* self, Datagram&);  ///< the name of a connected socket is resolved
+    void (*on_recv)(void* self, Datagram&);  ///< datagrams are queued
+    void (*on_writable)(void* self, Datagram&);  ///< after a pause: the outbox has drained to the low-water mark
+    void (*on_error)(void* self, Datagram&, Error);  ///< a send failed; the socket stays open
+    void (*on_close)(void* self, Datagram&, Error);  ///< once, always last
 };
 
 namespace detail {

@@ -19,7 +19,9 @@ class ListenerState;
 class Listener {
 public:
     Listener() noexcept = default;
+    /// Moving leaves the other empty. Errors: none.
     Listener(Listener&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+    /// Ends what this one holds, then takes over what the other does.
     Listener& operator=(Listener&& other) noexcept {
         if (this != &other) {
             close();
@@ -31,14 +33,19 @@ public:
 
     /// The endpoint as it is really bound: port 0 replaced by the real one. "tcp://127.0.0.1:43211". Valid while it lives.
     std::string_view url() const noexcept;
+    /// The port really bound, 0 where there is none.
     std::uint16_t port() const noexcept;
     /// Pauses and resumes accepting.
     void pause() noexcept;
+    /// Accepts again after pause().
     void resume() noexcept;
     /// Most connections it may have open at once; at the limit accepting pauses until one closes. 0: no limit.
     void limit_connections(std::uint32_t most) noexcept;
+    /// Its counters, now.
     ListenerMetrics metrics() const noexcept;
+    /// Stops accepting; its connections stay. What the kernel has queued is refused. A second call does nothing.
     void close() noexcept;
+    /// It is open: made by listen(), not moved from or closed.
     explicit operator bool() const noexcept { return state_ != nullptr; }
 
 private:

@@ -67,6 +67,7 @@ private:
 class Loop {
 public:
     Loop() noexcept : Loop(LoopOptions{}) {}
+    /// A loop with these options. Errors: none; without memory every call answers out_of_memory.
     explicit Loop(const LoopOptions& options) noexcept;
     /// Closes everything that is left, with its on_close.
     ~Loop();
@@ -90,11 +91,13 @@ public:
     void stop() noexcept;
     /// Stops accepting, drains outboxes, half-closes, waits for the peers up to the limit, then stop(). Thread: any.
     void stop(Limit drain) noexcept;
+    /// stop() was called, and run() has not yet returned.
     bool stopping() const noexcept;
 
     // -- time --------------------------------------------------------------------------------------------------
     /// Monotonic time at the start of this turn. now_precise() asks the clock (vdso(7), about 25 ns).
     Duration now() const noexcept;
+    /// Asks the clock. Cost: vdso(7), about 25 ns.
     Duration now_precise() const noexcept;
     /// Runs `task` once after `delay`, never early. Errors: out_of_memory. Cost: under 30 ns, plus a pool growing.
     Result<Timer> after(Duration delay, Task task) noexcept;
@@ -106,13 +109,17 @@ public:
     bool defer(Task task) noexcept;
     /// As LoopRef::post(). Thread: any, while the Loop lives.
     bool post(Task task) noexcept;
+    /// A name that other threads may use and that outlives the loop. Thread: any, while the Loop lives.
     LoopRef ref() const noexcept;
     /// Watches a foreign descriptor; `context` comes back with what it is ready for. Errors: those of epoll_ctl(2).
     Result<Watch> watch(int fd, Ready wanted, void (*ready)(void* context, Ready what), void* context) noexcept;
     /// Hooks of the turn: before the loop may sleep, after it woke, at the end of the turn. Each replaces the former one; null removes.
     using Hook = void (*)(void* context, Loop& loop);
+    /// Called before the loop may sleep.
     void on_before_wait(Hook hook, void* context) noexcept;
+    /// Called after it woke.
     void on_after_wait(Hook hook, void* context) noexcept;
+    /// Called at the end of each turn.
     void on_turn_end(Hook hook, void* context) noexcept;
 
     // -- memory ------------------------------------------------------------------------------------------------
@@ -120,13 +127,17 @@ public:
     Result<Buffer> allocate(std::uint32_t size_bytes) noexcept;
     /// The same, filled.
     Result<Buffer> copy(std::span<const std::byte> bytes) noexcept;
+    /// The same, of a text.
     Result<Buffer> copy(std::string_view text) noexcept { return copy(std::as_bytes(std::span(text.data(), text.size()))); }
     /// The caller's own memory as a slice; `release(context)` runs on this loop's thread when the last reference is gone.
     Result<Buffer> wrap(std::span<std::byte> bytes, void (*release)(void* context), void* context) noexcept;
 
     // -- looking -----------------------------------------------------------------------------------------------
+    /// As it was made, and as set_mode() has changed it.
     const LoopOptions& options() const noexcept;
+    /// How it waits, from the next turn on.
     void set_mode(Mode mode) noexcept;
+    /// Its counters, now. Thread: the loop's.
     LoopMetrics metrics() const noexcept;
     /// One sentence about the last set-up call that failed, naming its input. Valid until the next such call.
     std::string_view last_failure() const noexcept;

@@ -17,8 +17,10 @@ class Loop;
 class Parcel {
 public:
     Parcel() noexcept = default;
+    /// Moving leaves the other empty. Errors: none.
     Parcel(Parcel&& other) noexcept
         : data_(other.data_), block_(std::exchange(other.block_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    /// Ends what this one holds, then takes over what the other does.
     Parcel& operator=(Parcel&& other) noexcept {
         if (this != &other) {
             drop();
@@ -30,7 +32,9 @@ public:
     }
     ~Parcel() { drop(); }
 
+    /// In bytes.
     std::uint32_t size() const noexcept { return size_; }
+    /// Holds something.
     explicit operator bool() const noexcept { return block_ != nullptr; }
 
     /// The same bytes as a Buffer of `loop`; this Parcel is empty afterwards. No copy.

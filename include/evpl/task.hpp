@@ -14,9 +14,11 @@ namespace evpl {
 /// a larger callable is a compile error (capture a pointer).
 class Task {
 public:
+    /// Room for the callable, in bytes.
     static constexpr std::size_t room_bytes = 48;
 
     Task() noexcept = default;
+    /// Takes a callable that needs no arguments. Cost: moves it.
     template <class F>
         requires(!std::is_same_v<std::decay_t<F>, Task> && requires(std::decay_t<F>& f) { f(); })
     Task(F&& callable) noexcept(std::is_nothrow_constructible_v<std::decay_t<F>, F>) {
@@ -26,7 +28,9 @@ public:
         new (room_) Callable(std::forward<F>(callable));
         operations_ = &operations_for<Callable>;
     }
+    /// Moving leaves the other empty. Errors: none.
     Task(Task&& other) noexcept { take(other); }
+    /// Ends what this one holds, then takes over what the other does.
     Task& operator=(Task&& other) noexcept {
         if (this != &other) {
             reset();
@@ -36,8 +40,11 @@ public:
     }
     ~Task() { reset(); }
 
+    /// Calls it. An empty task must not be called.
     void operator()() { operations_->call(room_); }
+    /// Holds a callable.
     explicit operator bool() const noexcept { return operations_ != nullptr; }
+    /// Destroys the callable without calling it.
     void reset() noexcept {
         const Operations* const operations = std::exchange(operations_, nullptr);
         if (operations != nullptr && operations->destroy != nullptr) operations->destroy(room_);

@@ -7,8 +7,9 @@
 #pragma GCC visibility push(default)
 namespace evpl {
 
+/// How a Thread is made.
 struct ThreadOptions {
-    LoopOptions loop = {};
+    LoopOptions loop = {};  ///< of its loop
     int cpu = -1;               ///< pin to this CPU; -1: not pinned
     const char* name = "evpl";  ///< of the thread, first 15 characters (pthread_setname_np(3)); must outlive the thread
 };
@@ -17,7 +18,9 @@ struct ThreadOptions {
 class Thread {
 public:
     Thread() noexcept = default;
+    /// Moving leaves the other empty. Errors: none.
     Thread(Thread&& other) noexcept : state_(other.state_) { other.state_ = nullptr; }
+    /// Stops and joins the thread this one holds, then takes over the other's.
     Thread& operator=(Thread&& other) noexcept;
     /// stop() and join().
     ~Thread();
@@ -31,9 +34,13 @@ public:
     bool post(Task task) const noexcept;
     /// Runs `task` on the thread and returns when it has run. False when the thread has ended. Not from the thread itself: misuse, false.
     bool run(Task task) const noexcept;
+    /// Asks its loop to stop, as Loop::stop(); does not wait. Thread: any.
     void stop() noexcept;
+    /// The same, with a drain.
     void stop(Limit drain) noexcept;
+    /// Waits until the thread has ended. Not from the thread itself.
     void join() noexcept;
+    /// There is a thread, also one that has ended.
     explicit operator bool() const noexcept { return state_ != nullptr; }
 
 private:

@@ -53,7 +53,9 @@ private:
 class PoolListener {
 public:
     PoolListener() noexcept = default;
+    /// Moving leaves the other empty. Errors: none.
     PoolListener(PoolListener&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+    /// Ends what this one holds, then takes over what the other does.
     PoolListener& operator=(PoolListener&& other) noexcept {
         if (this != &other) {
             close();
@@ -64,7 +66,9 @@ public:
     ~PoolListener() { close(); }
     /// As really bound. Valid while it lives.
     std::string_view url() const noexcept;
+    /// The port really bound, 0 where there is none.
     std::uint16_t port() const noexcept;
+    /// Stops accepting on all threads; connections stay. A second call does nothing.
     void close() noexcept;
 
 private:
@@ -83,7 +87,9 @@ public:
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
+    /// Why it did not start: bad_option, out_of_memory, too_many_files; ok when it runs.
     Error error() const noexcept;
+    /// How many threads it has; 0 when it did not start.
     std::uint32_t size() const noexcept;
     /// Loop i; only post(), stop() and ref() from other threads.
     Loop& loop(std::uint32_t i) const noexcept;

@@ -20,7 +20,9 @@ struct TimerChunk;
 class Timer {
 public:
     Timer() noexcept = default;
+    /// Moving leaves the other empty. Errors: none.
     Timer(Timer&& other) noexcept : chunk_(std::exchange(other.chunk_, nullptr)), token_(other.token_) {}
+    /// Ends what this one holds, then takes over what the other does.
     Timer& operator=(Timer&& other) noexcept {
         if (this != &other) {
             cancel();
@@ -35,7 +37,9 @@ public:
 
     /// The callback will not run any more. Also right inside the callback itself.
     void cancel() noexcept;
+    /// The callback will still run.
     bool pending() const noexcept;
+    /// Lets it run on its own: dropping this object no longer cancels.
     void release() noexcept { chunk_ = nullptr; }
 
 private:

@@ -13,13 +13,13 @@ enum class Kind : std::uint8_t { stream, message, datagram };
 
 /// What one link can do. They belong to a device and link: ask Connection::caps().
 struct Caps {
-    Kind kind = Kind::stream;
+    Kind kind = Kind::stream;  ///< what it carries
     bool half_close = false;         ///< shutdown() ends one direction, the other goes on
     bool receive_pause = false;      ///< a reader that does not read stops the sender; else receive_limit ends the link
     bool rma = false;                ///< remote memory: expose, read, write
     bool descriptors = false;        ///< descriptor passing
     bool credentials = false;        ///< peer credentials
-    bool multicast = false;
+    bool multicast = false;  ///< groups can be joined
     bool segmentation = false;       ///< equal-size datagrams to one peer leave and arrive in batches (GSO, GRO)
     bool zero_copy_send = false;     ///< large sends leave by reference
     bool zero_copy_receive = false;  ///< received bytes reach the application without a copy in user space
@@ -31,9 +31,9 @@ struct Caps {
 
 /// One transport of this library on this machine.
 struct TransportInfo {
-    std::string_view scheme;
+    std::string_view scheme;  ///< of its URLs: "tcp"
     std::string_view summary;  ///< one line: what it is
-    bool present = false;
+    bool present = false;  ///< can be used here
     std::string_view reason;   ///< why it is absent, or what it found
     std::string_view remedy;   ///< what would make it present; empty when present
     Caps caps;                 ///< the best a link of it can have here

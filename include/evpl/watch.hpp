@@ -20,7 +20,9 @@ constexpr bool has(Ready set, Ready flag) noexcept { return (std::uint8_t(set) &
 class Watch {
 public:
     Watch() noexcept = default;
+    /// Moving leaves the other empty. Errors: none.
     Watch(Watch&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+    /// Ends what this one holds, then takes over what the other does.
     Watch& operator=(Watch&& other) noexcept {
         if (this != &other) {
             cancel();
@@ -29,7 +31,9 @@ public:
         return *this;
     }
     ~Watch() { cancel(); }
+    /// Stops watching; the callback does not come any more. A second call does nothing.
     void cancel() noexcept;
+    /// It watches.
     explicit operator bool() const noexcept { return state_ != nullptr; }
 
 private:

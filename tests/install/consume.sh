@@ -34,8 +34,10 @@ pkg_config)
     read -ra flags <<<"$(pkg-config --cflags --libs evpl)"
     "$cxx" -std=c++20 "$here/consumer.cpp" -o "$scratch/consumer" "${flags[@]}"
     says env LD_LIBRARY_PATH="$(pkg-config --variable=libdir evpl)" "$scratch/consumer"
+    [[ -f $prefix/share/man/man7/evpl.7 ]] || { echo "the manual of the library was not installed" >&2; exit 1; }
     # The command brings all it needs.
     if [[ -x $prefix/bin/evpl ]]; then
+        [[ -f $prefix/share/man/man1/evpl.1 ]] || { echo "the manual of the command was not installed" >&2; exit 1; }
         "$prefix/bin/evpl" --help >/dev/null
         ! ldd "$prefix/bin/evpl" | grep -E 'not found|libevpl|libfmt'
     fi
