@@ -96,7 +96,8 @@ class CommandLine(unittest.TestCase):
         to = ["perf", "--connect", "tcp://127.0.0.1:1"]
         for arguments, name in [
             ([], "ommand"), (["nonsense"], "nonsense"), (["--nonsense"], "--nonsense"), (["help", "nonsense"], "nonsense"),
-            (["info", "extra"], "extra"), (["info", "--jason"], "--jason"),
+            (["info", "extra"], "extra"), (["info", "--jason"], "--jason"), (["info", "--config", "extra"], "extra"),
+            (["doctor", "extra"], "extra"), (["doctor", "--jason"], "--jason"), (["help", "info", "extra"], "extra"),
             (["echo"], "--listen"), (["echo", "--listen"], "--listen"),
             (["echo", "--listen", "tcp://127.0.0.1:0", "--threads", "0"], "--threads"),
             (["echo", "--listen", "tcp://127.0.0.1:0", "--threads", "many"], "many"),
@@ -144,6 +145,11 @@ class CommandLine(unittest.TestCase):
             (["echo", "--listen", "unix:///nonexistent/socket"], ["/nonexistent/socket"]),
             (["echo", "--listen", "tcp://127.0.0.1:0?nosuch=1"], ["nosuch"]),
             (["echo", "--listen", "tcp://127.0.0.1:0", "--pin", "4095"], ["4095"]),
+            (["echo", "--listen", ""], ['""']), (["echo", "--listen", "tcp://127.0.0.1"], ["tcp://127.0.0.1", "port"]),
+            (["echo", "--listen", "tcp://127.0.0.1:99999"], ["99999"]), (["echo", "--listen", "inproc://"], ["inproc://"]),
+            (["echo", "--listen", "tcp://127.0.0.1:0?backlog=lots"], ["lots", "backlog"]),
+            (["echo", "--listen", "tcp://127.0.0.1:0", "--threads", "2", "--pin", "0,4095"], ["4095"]),
+            (["perf", "--connect", "tcp://127.0.0.1", "--count", "1"], ["tcp://127.0.0.1", "port"]),
             (["echo", "--listen", "tcp://192.0.2.1:0", "--threads", "2"], ["192.0.2.1"]),
             (["echo", "--listen", "udp://192.0.2.1:0", "--threads", "2"], ["192.0.2.1"]),
         ]:
@@ -245,6 +251,7 @@ class Echo(unittest.TestCase):
                 self.assertEqual((second.returncode, second.stdout), (1, ""))
                 self.assertRegex(second.stderr, rf"\Aevpl: [^\n]*{re.escape(first.url)}[^\n]*\n\Z")
                 self.assertRegex(second.stderr, "in use|address_in_use")
+                self.assertEqual(second.stderr.count(first.url), 1, "named once, not twice")
 
     def test_a_unix_path_is_taken_while_its_server_lives_and_free_afterwards(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -43,7 +43,8 @@ void announce(std::string_view url) {
 }
 
 int cannot_listen(const std::string& url, const std::string& why) {
-    return fail(fmt::format("cannot listen on {}: {}", url, why));
+    if (why.starts_with("cannot listen at ")) return fail(why);  // says it all
+    return fail(fmt::format("cannot listen on {}: {}", url.empty() ? "\"\"" : url, why));
 }
 
 evpl::Duration seconds(double s) { return evpl::Duration::of_ns(std::int64_t(s * 1e9)); }
@@ -122,8 +123,11 @@ int serve_with_pool(const EchoOptions& options) {
     pool_options.loop.mode = options.mode;
     pool_options.name = "evpl-echo";
     evpl::ThreadPool pool(pool_options);
-    if (!pool.error().ok())
-        return fail(fmt::format("cannot start {} threads: {}", options.threads, pool.last_failure().empty() ? text_of(pool.error()) : std::string(pool.last_failure())));
+    if (!pool.error().ok()) {
+        const std::string pinned = options.pin.empty() ? "" : fmt::format(" pinned to CPU {}", fmt::join(options.pin, ","));
+        return fail(fmt::format("cannot start {} threads{}: {}", options.threads, pinned,
+                                pool.last_failure().empty() ? text_of(pool.error()) : std::string(pool.last_failure())));
+    }
 
     std::vector<evpl::PoolListener> listeners;
     std::vector<EchoService> sockets(options.listen.size());
