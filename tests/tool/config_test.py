@@ -39,10 +39,11 @@ class Config(unittest.TestCase):
         self.assertLessEqual({"loop.spin", "loop.mode", "tcp.keepalive_idle", "limits.send_high", "pool.threads", "unix.mode"}, set(settings()))
 
     def test_every_default_can_be_written_as_it_is_shown(self):
-        for name, one in settings().items():
-            if one["value"]:
-                again = settings(**{one["variable"]: one["value"]})[name]
-                self.assertEqual((again["value"], again["origin"], again["where"]), (one["value"], "environment", one["variable"]), name)
+        before = settings()
+        again = settings(**{one["variable"]: one["value"] for one in before.values() if one["value"]})
+        for name, one in before.items():
+            expected = (one["value"], "environment", one["variable"]) if one["value"] else ("", "default", "")
+            self.assertEqual((again[name]["value"], again[name]["origin"], again[name]["where"]), expected, name)
 
     def test_text_tells_value_and_origin(self):
         with tempfile.NamedTemporaryFile("w") as file:
