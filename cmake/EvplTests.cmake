@@ -74,6 +74,7 @@ endfunction()
 
 evpl_test_program(unit SHARDS 4 TIMEOUT 120)
 evpl_test_program(conformance SHARDS 4 TIMEOUT 180)
+evpl_test_program(co SHARDS 2 TIMEOUT 120)
 evpl_test_program(sim SHARDS 4 TIMEOUT 180)
 evpl_test_program(fault SHARDS 2 TIMEOUT 180 SERIAL)
 

@@ -23,6 +23,7 @@ MAY_INCLUDE = {
     "device": {"include", "base", "memory", "contract", "common"},
     "tls": {"include", "base", "memory", "contract"},
     "thread": {"include", "base", "core"},
+    "co": {"include"},
     "http": {"include"},
     "rpc2": {"include"},
     "zmtp": {"include"},

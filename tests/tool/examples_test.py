@@ -82,6 +82,13 @@ class Examples(unittest.TestCase):
         self.assertIn(str(port), again.stderr)
         self.end(server)
 
+    def test_co_echo(self):
+        port = free_port()
+        server = self.serve("co_echo", f"tcp://127.0.0.1:{port}")
+        with connect(("127.0.0.1", port)) as peer:
+            self.assertEqual(exchange(peer, pattern(1 << 20)), pattern(1 << 20))
+        self.end(server)
+
     def test_echo_client(self):
         port = free_port()
         url = f"tcp://127.0.0.1:{port}"
