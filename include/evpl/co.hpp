@@ -332,13 +332,12 @@ void close_threw(StreamState& state) noexcept;
 
 template <class F>
 Root run_session(F session, StreamState* state) {
-    state->ref();
+    const Handler hold(*state);  // also when the frame is destroyed while it waits
     try {
         co_await session(Stream(*state));
     } catch (...) {
         close_threw(*state);
     }
-    state->unref();
 }
 template <class Hook>
 Root run_spawned(Task<> task, Hook hook) {

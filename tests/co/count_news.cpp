@@ -11,5 +11,9 @@ void* operator new(std::size_t bytes) {
     if (void* room = std::malloc(bytes)) return room;
     throw std::bad_alloc();
 }
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+    ++news;
+    return std::malloc(bytes);
+}
 void operator delete(void* room) noexcept { std::free(room); }
 void operator delete(void* room, std::size_t) noexcept { std::free(room); }
