@@ -39,6 +39,10 @@ set_target_properties(evpl_static PROPERTIES OUTPUT_NAME evpl)
 if(NOT EVPL_SANITIZE)
   target_link_options(evpl PRIVATE LINKER:--no-undefined)
 endif()
+# Symbol versions: the C interface under its own node, which only ever grows.
+set(evpl_version_script ${PROJECT_SOURCE_DIR}/cmake/evpl.map)
+target_link_options(evpl PRIVATE LINKER:--version-script=${evpl_version_script})
+set_target_properties(evpl PROPERTIES LINK_DEPENDS ${evpl_version_script})
 
 foreach(library evpl evpl_static)
   target_compile_features(${library} PUBLIC cxx_std_20)

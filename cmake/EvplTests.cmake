@@ -76,6 +76,22 @@ evpl_test_program(unit SHARDS 4 TIMEOUT 120)
 evpl_test_program(conformance SHARDS 4 TIMEOUT 180)
 evpl_test_program(co SHARDS 2 TIMEOUT 120)
 evpl_test_program(sim SHARDS 4 TIMEOUT 180)
+evpl_test_program(capi SHARDS 1 TIMEOUT 120)
+if(TARGET capi_tests)
+  # Every function of the C interface, so that none is forgotten.
+  file(STRINGS ${PROJECT_SOURCE_DIR}/include/evpl/evpl.h declarations REGEX "^EVPL_API ")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/evpl/evpl.h)
+  list(TRANSFORM declarations REPLACE "^EVPL_API .*[ *](evpl_[a-z0-9_]+)\\(.*$" "EVPL_FUNCTION(\\1)\n")
+  list(JOIN declarations "" declarations)
+  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/capi/capi_functions.inc CONTENT "${declarations}" @ONLY)
+  target_include_directories(capi_tests PRIVATE ${PROJECT_BINARY_DIR}/capi)
+  # The same in plain C, on the shared library: what a C program sees.
+  add_executable(capi_c_test ${PROJECT_SOURCE_DIR}/tests/capi/plain.c)
+  set_target_properties(capi_c_test PROPERTIES C_STANDARD 11 C_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  target_compile_options(capi_c_test PRIVATE -Wall -Wextra -Wpedantic -Werror)
+  target_link_libraries(capi_c_test PRIVATE evpl)
+  evpl_add_script_test(capi/plain_c TIMEOUT 60 LABELS capi COMMAND capi_c_test)
+endif()
 evpl_test_program(fault SHARDS 2 TIMEOUT 180 SERIAL)
 
 # tests/<folder>/*_test.{py,sh} run as they are. Exit code 77 and a line "SKIP: <reason>" mean: not possible here.

@@ -116,6 +116,12 @@ public:
         return listen_source(url, source, spread);
     }
 
+    /// The same for handlers that are no C++ type (other languages): `copy(context)` makes the factory of one thread, on that thread.
+    Result<PoolListener> listen_copies(std::string_view url, void* context, detail::ConnectionFactory (*copy)(void* context),
+                                       Spread spread = Spread::automatic) noexcept {
+        return listen_source(url, Source{context, copy}, spread);
+    }
+
     /// One sentence about the last listen that failed.
     std::string_view last_failure() const noexcept;
 
