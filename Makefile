@@ -7,10 +7,10 @@ DEPS ?= check
 export DEPS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build bench format install docs asan tsan fuzz coverage night flake clean deps
+.PHONY: help run test build bench format install docs asan tsan fuzz coverage night flake clean deps abi-baseline
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## build, then measure every transport that is present: evpl perf --all
 	build/release/bin/evpl perf --all
@@ -56,6 +56,10 @@ fuzz: ## run each fuzz target: TIME=60 seconds each
 	@scripts/deps.sh build fuzz
 	@scripts/build.sh fuzz
 	@scripts/fuzz.sh "$(TIME)"
+
+abi-baseline: ## renew the stored description of the C interface: tests/abi
+	@scripts/build.sh dev
+	@python3 tests/abi/abi_test.py --renew build/dev
 
 coverage: ## which lines the tests execute, report in build/coverage/report
 	@scripts/deps.sh build test coverage

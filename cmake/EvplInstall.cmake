@@ -5,7 +5,7 @@ include(CMakePackageConfigHelpers)
 
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/evpl DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   FILES_MATCHING PATTERN "*.hpp" PATTERN "*.h")
-install(TARGETS evpl evpl_static EXPORT evpl
+install(TARGETS evpl evpl_static ${evpl_modules} EXPORT evpl
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 if(TARGET evpl-command)
   install(TARGETS evpl-command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})

@@ -90,7 +90,6 @@ if(TARGET capi_tests)
   set_target_properties(capi_c_test PROPERTIES C_STANDARD 11 C_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   target_compile_options(capi_c_test PRIVATE -Wall -Wextra -Wpedantic -Werror)
   target_link_libraries(capi_c_test PRIVATE evpl)
-  evpl_add_script_test(capi/plain_c TIMEOUT 60 LABELS capi COMMAND capi_c_test)
 endif()
 evpl_test_program(fault SHARDS 2 TIMEOUT 180 SERIAL)
 
@@ -105,6 +104,10 @@ function(evpl_add_script_test test)
     set_tests_properties(${test} PROPERTIES RUN_SERIAL ON)
   endif()
 endfunction()
+
+if(TARGET capi_c_test)
+  evpl_add_script_test(capi/plain_c TIMEOUT 60 LABELS capi COMMAND capi_c_test)
+endif()
 
 file(GLOB script_tests CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests
   ${PROJECT_SOURCE_DIR}/tests/*/*_test.py ${PROJECT_SOURCE_DIR}/tests/*/*_test.sh)
@@ -150,7 +153,7 @@ evpl_add_script_test(summary_self_test TIMEOUT 60 LABELS style
 
 # A consumer of the installed library would need the same sanitizers: once, without, is enough.
 if(EVPL_INSTALL AND NOT EVPL_SANITIZE AND NOT EVPL_COVERAGE)
-  foreach(way find_package pkg_config pkg_config_static add_subdirectory)
+  foreach(way find_package pkg_config pkg_config_static add_subdirectory fetch_content)
     evpl_add_script_test(install/${way} TIMEOUT 600 LABELS install SERIAL
       COMMAND bash ${PROJECT_SOURCE_DIR}/tests/install/consume.sh ${way} ${PROJECT_BINARY_DIR}
               ${CMAKE_CXX_COMPILER} ${PROJECT_VERSION})

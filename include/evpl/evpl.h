@@ -324,8 +324,8 @@ EVPL_API size_t evpl_chain_copy_to(const evpl_chain* chain, void* target, size_t
 /* Releases all slices. A chain that was sent needs none of it. Null and empty are nothing. */
 EVPL_API void evpl_chain_clear(evpl_chain* chain);
 
-/* Most bytes of slabs in the whole process. Thread: any. */
-EVPL_API void evpl_limit_process_memory(uint64_t bytes);
+/* Most bytes of slabs in the whole process. Errors: misuse (0: nothing could work). Thread: any. */
+EVPL_API evpl_error evpl_limit_process_memory(uint64_t bytes);
 
 /* -- listeners and connections ------------------------------------------------------------------------------------- */
 

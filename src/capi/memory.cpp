@@ -131,6 +131,10 @@ size_t evpl_chain_copy_to(const evpl_chain* chain, void* target, size_t room, si
 }
 void evpl_chain_clear(evpl_chain* chain) { clear(chain); }
 
-void evpl_limit_process_memory(uint64_t bytes) { limit_process_memory(bytes); }
+evpl_error evpl_limit_process_memory(uint64_t bytes) {
+    if (bytes == 0) return misuse;
+    limit_process_memory(bytes);
+    return success;
+}
 
 }  // extern "C"

@@ -19,9 +19,13 @@ void expect_misuse_of_zeros(const char* name, Answer (*function)(Arguments...)) 
         EXPECT_EQ(verdict(function(Arguments{}...)), EVPL_MISUSE) << name;
     } else {
         const Answer answer = function(Arguments{}...);
-        if constexpr (std::is_same_v<Answer, bool>) EXPECT_FALSE(answer) << name;
-        else if constexpr (std::is_same_v<Answer, evpl_text> || std::is_same_v<Answer, evpl_bytes>) EXPECT_EQ(answer.size, 0u) << name;
-        else if constexpr (std::is_pointer_v<Answer> && !std::is_same_v<Answer, const char*>) EXPECT_EQ(answer, nullptr) << name;
+        if constexpr (std::is_same_v<Answer, bool>) {
+            EXPECT_FALSE(answer) << name;
+        } else if constexpr (std::is_same_v<Answer, evpl_text> || std::is_same_v<Answer, evpl_bytes>) {
+            EXPECT_EQ(answer.size, 0u) << name;
+        } else if constexpr (std::is_pointer_v<Answer> && !std::is_same_v<Answer, const char*>) {
+            EXPECT_EQ(answer, nullptr) << name;
+        }
     }
 }
 

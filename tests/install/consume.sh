@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # consume.sh WAY BUILD CXX VERSION: a stranger's program uses the library in one of the ways we promise, and prints
-# its version. WAY: find_package, pkg_config, pkg_config_static, add_subdirectory. BUILD is a finished build tree.
+# its version. WAY: find_package, pkg_config, pkg_config_static, add_subdirectory, fetch_content. BUILD is a finished build tree.
 set -euo pipefail
 
 way=$1 build=$2 cxx=$3 version=$4
@@ -24,8 +24,7 @@ find_package)
     install_library
     cmake -S "$here" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_PREFIX_PATH="$prefix"
     cmake --build "$scratch/build"
-    says "$scratch/build/consumer"
-    says "$scratch/build/consumer_static"
+    for program in consumer consumer_static consumer_c consumer_c_static; do says "$scratch/build/$program"; done
     ;;
 pkg_config)
     install_library
@@ -35,6 +34,12 @@ pkg_config)
     "$cxx" -std=c++20 "$here/consumer.cpp" -o "$scratch/consumer" "${flags[@]}"
     says env LD_LIBRARY_PATH="$(pkg-config --variable=libdir evpl)" "$scratch/consumer"
     [[ -f $prefix/share/man/man7/evpl.7 ]] || { echo "the manual of the library was not installed" >&2; exit 1; }
+    gcc -std=c11 "$here/consumer_c.c" -o "$scratch/consumer_c" "${flags[@]}"
+    says env LD_LIBRARY_PATH="$(pkg-config --variable=libdir evpl)" "$scratch/consumer_c"
+    # Vendor libraries are loaded when they are wanted, never linked: these are all that may be needed.
+    libdir=$(pkg-config --variable=libdir evpl)
+    ! readelf -d "$libdir/libevpl.so" "$prefix/bin/evpl" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
+        grep -vE '^(libc|libm|libstdc\+\+|libgcc_s|libcares|libpthread|libdl|ld-linux-x86-64)\.so'
     # The command brings all it needs.
     if [[ -x $prefix/bin/evpl ]]; then
         [[ -f $prefix/share/man/man1/evpl.1 ]] || { echo "the manual of the command was not installed" >&2; exit 1; }
@@ -49,13 +54,21 @@ pkg_config_static)
     read -ra flags <<<"$(pkg-config --static --cflags --libs evpl)"
     "$cxx" -std=c++20 -static -flto "$here/consumer.cpp" -o "$scratch/consumer" "${flags[@]}"
     says "$scratch/consumer"
+    # A whole server without a shared library; what glibc says about getaddrinfo and dlopen there is known.
+    gcc -std=c11 -c "$here/../../examples/echo.c" -o "$scratch/echo.o" "$(pkg-config --cflags evpl)"
+    "$cxx" -static "$scratch/echo.o" -o "$scratch/echo" "${flags[@]}" 2>"$scratch/said" || { cat "$scratch/said" >&2; exit 1; }
+    ! grep -iE 'undefined|error' "$scratch/said"
+    ! readelf -d "$scratch/echo" | grep NEEDED
+    EVPL_ECHO="$scratch/echo" python3 "$here/try_echo.py"
     ;;
-add_subdirectory)
+add_subdirectory | fetch_content)
+    fetch=OFF
+    [[ $way == add_subdirectory ]] || fetch=ON
     cmake -S "$here" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_BUILD_TYPE=Debug \
+        -DEVPL_FETCH=$fetch \
         -DEVPL_SOURCE="$(cd "$here/../.." && pwd)"
     cmake --build "$scratch/build" --parallel 2
-    says "$scratch/build/consumer"
-    says "$scratch/build/consumer_static"
+    for program in consumer consumer_static consumer_c consumer_c_static; do says "$scratch/build/$program"; done
     ;;
 *)
     echo "no way '$way'" >&2

@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -65,19 +66,20 @@ class Examples(unittest.TestCase):
         self.assertLess(seconds, 1 * FACTOR)
 
     def test_each_is_at_most_25_lines(self):
-        sources = list((ROOT / "examples").glob("*.cpp"))
+        sources = [each for each in (ROOT / "examples").iterdir() if each.suffix in (".cpp", ".c", ".py")]
         self.assertTrue(sources)
         for source in sources:
             self.assertLessEqual(len(source.read_text().splitlines()), LINES_MAX, source.name)
-            self.assertTrue((folder() / source.stem).is_file(), f"{source.name} was not built")
-            self.assertIn(source.stem, pathlib.Path(__file__).read_text(), f"{source.name} has no test here")
+            program = {".cpp": source.stem, ".c": source.stem + "_c", ".py": source.name}[source.suffix]
+            self.assertTrue(source.suffix == ".py" or (folder() / program).is_file(), f"{source.name} was not built")
+            self.assertIn(f'"{program}"', pathlib.Path(__file__).read_text(), f"{source.name} has no test here")
 
-    def test_echo(self):
+    def test_echo(self, program="echo"):
         port = free_port()
-        server = self.serve("echo", f"tcp://127.0.0.1:{port}")
+        server = self.serve(program, f"tcp://127.0.0.1:{port}")
         with connect(("127.0.0.1", port)) as peer:
             self.assertEqual(exchange(peer, pattern(1 << 20)), pattern(1 << 20))
-        again = run("echo", f"tcp://127.0.0.1:{port}")
+        again = run(program, f"tcp://127.0.0.1:{port}")
         self.assertEqual(again.returncode, 1)
         self.assertIn(str(port), again.stderr)
         self.end(server)
@@ -89,17 +91,33 @@ class Examples(unittest.TestCase):
             self.assertEqual(exchange(peer, pattern(1 << 20)), pattern(1 << 20))
         self.end(server)
 
-    def test_echo_client(self):
+    def test_echo_in_c(self):
+        self.test_echo("echo_c")
+
+    @unittest.skipIf(os.environ.get("EVPL_SANITIZE"), "Python itself is not built with the sanitizer")
+    def test_echo_in_python(self):
+        port = free_port()
+        source, library = ROOT / "examples" / "echo.py", folder().parent / "libevpl.so"
+        server = Server([sys.executable, source, library, f"tcp://127.0.0.1:{port}"], lines=0)
+        self.addCleanup(server.__exit__)
+        with connect(("127.0.0.1", port)) as peer:
+            self.assertEqual(exchange(peer, pattern(1 << 20)), pattern(1 << 20))
+        self.end(server)
+
+    def test_echo_client(self, program="echo_client"):
         port = free_port()
         url = f"tcp://127.0.0.1:{port}"
-        refused = run("echo_client", url)
+        refused = run(program, url)
         self.assertEqual(refused.returncode, 1)
         self.assertRegex(refused.stderr, "refused")
         server = self.serve("echo", url)
         connect(("127.0.0.1", port)).close()
-        answer = run("echo_client", url, "good morning")
+        answer = run(program, url, "good morning")
         self.assertEqual((answer.returncode, answer.stdout, answer.stderr), (0, "good morning\n", ""))
         self.end(server)
+
+    def test_echo_client_in_c(self):
+        self.test_echo_client("echo_client_c")
 
     def test_echo_client_does_not_wait_for_ever(self):
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -109,9 +127,12 @@ class Examples(unittest.TestCase):
             self.assertRegex(answer.stderr, "timed_out|timed out")
             self.assertGreater(time.monotonic() - began, 2.5)
 
-    def test_udp_echo(self):
+    def test_udp_echo_in_c(self):
+        self.test_udp_echo("udp_echo_c")
+
+    def test_udp_echo(self, program="udp_echo"):
         port = free_port(socket.SOCK_DGRAM)
-        server = self.serve("udp_echo", f"udp://127.0.0.1:{port}")
+        server = self.serve(program, f"udp://127.0.0.1:{port}")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.settimeout(0.1)
             for _ in range(100):
@@ -125,8 +146,11 @@ class Examples(unittest.TestCase):
                 self.fail("no datagram came back")
         self.end(server)
 
-    def test_timer(self):
-        answer = run("timer")
+    def test_timer_in_c(self):
+        self.test_timer("timer_c")
+
+    def test_timer(self, program="timer"):
+        answer = run(program)
         self.assertEqual((answer.returncode, answer.stderr), (0, ""))
         lines = answer.stdout.splitlines()
         self.assertEqual(lines[0], "tick 1")
