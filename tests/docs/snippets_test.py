@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every C++ block of the README and docs/ that begins with an #include compiles, with the flags a user would take."""
+"""Every C++ or C block of the README and docs/ that begins with an #include compiles, with the flags a user would take."""
 import pathlib
 import re
 import subprocess
@@ -7,23 +7,24 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```cpp\n(#include.*?)^```", re.M | re.S)
+BLOCK = re.compile(r"^```(cpp|c)\n(#include.*?)^```", re.M | re.S)
+COMPILERS = {"cpp": ("g++", "-std=c++20"), "c": ("gcc", "-std=c11", "-Wpedantic")}
 
 
 def blocks():
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = page.read_text(encoding="utf-8")
         for match in BLOCK.finditer(text):
-            yield f"{page.relative_to(ROOT)}:{text[:match.start()].count(chr(10)) + 1}", match[1]
+            yield f"{page.relative_to(ROOT)}:{text[:match.start()].count(chr(10)) + 1}", match[1], match[2]
 
 
 def main():
     passed = failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        for where, code in blocks():
-            source = pathlib.Path(folder) / "snippet.cpp"
+        for where, language, code in blocks():
+            source = pathlib.Path(folder) / f"snippet.{language}"
             source.write_text(code, encoding="utf-8")
-            run = subprocess.run(["g++", "-std=c++20", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{ROOT}/include", source],
+            run = subprocess.run([*COMPILERS[language], "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{ROOT}/include", source],
                                  capture_output=True, text=True, check=False)
             passed += run.returncode == 0
             failed += run.returncode != 0
