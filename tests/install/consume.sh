@@ -11,6 +11,14 @@ prefix=$scratch/prefix
 
 install_library() { cmake --install "$build" --prefix "$prefix" >/dev/null; }
 
+# lacks WHAT FILE: fails when a line of FILE matches. (`! grep` would not stop a script under `set -e`.)
+lacks() {
+    if grep -E "$1" "$2"; then
+        echo "$way: the lines above should not be there" >&2
+        exit 1
+    fi
+}
+
 # says PROGRAM: it runs and prints the version.
 says() {
     local said
@@ -38,13 +46,15 @@ pkg_config)
     says env LD_LIBRARY_PATH="$(pkg-config --variable=libdir evpl)" "$scratch/consumer_c"
     # Vendor libraries are loaded when they are wanted, never linked: these are all that may be needed.
     libdir=$(pkg-config --variable=libdir evpl)
-    ! readelf -d "$libdir/libevpl.so" "$prefix/bin/evpl" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
-        grep -vE '^(libc|libm|libstdc\+\+|libgcc_s|libcares|libpthread|libdl|ld-linux-x86-64)\.so'
+    readelf -d "$libdir/libevpl.so" "$prefix/bin/evpl" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
+        sed -E '/^(libc|libm|libstdc\+\+|libgcc_s|libcares|libpthread|libdl|ld-linux-x86-64)\.so/d' >"$scratch/needed"
+    lacks . "$scratch/needed"
     # The command brings all it needs.
     if [[ -x $prefix/bin/evpl ]]; then
         [[ -f $prefix/share/man/man1/evpl.1 ]] || { echo "the manual of the command was not installed" >&2; exit 1; }
         "$prefix/bin/evpl" --help >/dev/null
-        ! ldd "$prefix/bin/evpl" | grep -E 'not found|libevpl|libfmt'
+        ldd "$prefix/bin/evpl" >"$scratch/ldd"
+        lacks 'not found|libevpl|libfmt' "$scratch/ldd"
     fi
     ;;
 pkg_config_static)
@@ -55,10 +65,11 @@ pkg_config_static)
     "$cxx" -std=c++20 -static -flto "$here/consumer.cpp" -o "$scratch/consumer" "${flags[@]}"
     says "$scratch/consumer"
     # A whole server without a shared library; what glibc says about getaddrinfo and dlopen there is known.
-    gcc -std=c11 -c "$here/../../examples/echo.c" -o "$scratch/echo.o" "$(pkg-config --cflags evpl)"
+    gcc -std=c11 -c "$here/../../examples/echo.c" -o "$scratch/echo.o" "-I$prefix/include"
     "$cxx" -static "$scratch/echo.o" -o "$scratch/echo" "${flags[@]}" 2>"$scratch/said" || { cat "$scratch/said" >&2; exit 1; }
-    ! grep -iE 'undefined|error' "$scratch/said"
-    ! readelf -d "$scratch/echo" | grep NEEDED
+    lacks 'undefined|error' "$scratch/said"
+    readelf -d "$scratch/echo" >"$scratch/dynamic"
+    lacks NEEDED "$scratch/dynamic"
     EVPL_ECHO="$scratch/echo" python3 "$here/try_echo.py"
     ;;
 add_subdirectory | fetch_content)
