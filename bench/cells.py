@@ -52,8 +52,8 @@ GAP_SERVERS = (Server("floor-sleep", "epoll_echo"), Server("evpl-event", "evpl",
                Server("floor-spin", "epoll_echo", ("--spin",)))
 
 
-# One echo through both interfaces; the two C++ rows give the run's own spread.
-INTERFACE_SERVERS = (Server("c++-A", "evpl_echo_cpp"), Server("c", "evpl_echo_c"), Server("c++-B", "evpl_echo_cpp"))
+# One echo through both interfaces; C++ is the floor, C the row that is judged.
+INTERFACE_SERVERS = (Server("floor-A", "evpl_echo_cpp"), Server("evpl", "evpl_echo_c"), Server("floor-B", "evpl_echo_cpp"))
 
 
 def echo(name, wait, connections, size, depth=1):
@@ -90,7 +90,7 @@ def all_cells():
     for gap_us in (20, 200, 2000, 20000):
         cells.append(Cell(f"hybrid-gaps-{gap_us}us", "mixed", ("open", "--gap-us", gap_us), GAP_SERVERS, {},
                           (P50, "p99_us", "server_cpu_percent", CPU), seconds=gap_us * 200 / 1e6, rounds=3))
-    cells.append(Cell("echo-c-64x64", "sleep", ("closed", "--connections", 64, "--size", 64, "--depth", 1), INTERFACE_SERVERS))
+    cells.append(Cell("echo-c-64x64", "sleep", ("closed", "--connections", 64, "--size", 64, "--depth", 1), INTERFACE_SERVERS, ECHO_BARS))
     cells.append(hold("idle-1000", 1000, 10, ("server_cpu_percent", "server_voluntary_switches")))
     cells.append(hold("memory-5000", 5000, 0.5, ("private_bytes_per_connection", "rss_bytes_per_connection")))
     return cells
