@@ -1,0 +1,10 @@
+// Programs on a simulated network in virtual time.
+#include <gtest/gtest.h>
+
+#include "support/watchdog.hpp"
+
+int main(int argc, char** argv) {
+    testing::InitGoogleTest(&argc, argv);
+    evpl::test::keep_watch();
+    return RUN_ALL_TESTS();
+}

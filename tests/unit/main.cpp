@@ -1,0 +1,10 @@
+// Single parts, each without the rest.
+#include <gtest/gtest.h>
+
+#include "support/watchdog.hpp"
+
+int main(int argc, char** argv) {
+    testing::InitGoogleTest(&argc, argv);
+    evpl::test::keep_watch();
+    return RUN_ALL_TESTS();
+}
