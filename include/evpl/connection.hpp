@@ -125,7 +125,8 @@ public:
     /// The next whole message (message transports, or a handler with `frame`); an empty chain while there is none.
     /// Errors: not_supported on a stream without `frame`; end after the last.
     Result<Chain> recv_message() noexcept;
-    /// Copies bytes without consuming them; returns how many. consume() then drops them.
+    /// Copies bytes without consuming them; returns how many. consume() then drops them; with a `frame` callback, those of a frame
+    /// that is not all there yet stay.
     std::size_t peek(std::span<std::byte> target) const noexcept;
     /// Drops n unread bytes at the front (all, when there are fewer).
     void consume(std::size_t n) noexcept;

@@ -448,7 +448,10 @@ bool ConnectionState::give_keys(memory::Domain& domain) noexcept {
 void ConnectionState::settle() {
     std::size_t copied = 0;
     if (fresh_in > 0) copied += compact_tail(core.heap(), inbox, fresh_in);
-    if (fresh_out > 0) copied += compact_tail(core.heap(), outbox, fresh_out);
+    if (fresh_out > 0 && !drain_told) {  // a port that goes on by itself must find the memory that has keys
+        copied += compact_tail(core.heap(), outbox, fresh_out);
+        unkeyed_out = std::max(unkeyed_out, fresh_out);  // the new block may lie in a slab that the link's domain does not know
+    }
     fresh_in = fresh_out = 0;
     core.metrics.compacted_bytes += copied;
     if (inbox.count() == 0) inbox.shrink();

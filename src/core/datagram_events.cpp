@@ -93,7 +93,7 @@ void DatagramState::delivered(Buffer&& bytes, const transport::Arrival& arrival)
     }
     ++fresh_in;
     unread_bytes += size + 64;  // an empty datagram is not free
-    if (unread_bytes >= limits.receive && !receive_paused && link != nullptr) {
+    if (unread_bytes >= limits.receive && !receive_paused && link != nullptr && caps_now().receive_pause) {
         receive_paused = true;
         link->port->pause(*link);
     }
@@ -216,7 +216,10 @@ void DatagramState::settle() {
         copied += bytes.size();
         bytes = std::move(*copy);
     }
-    if (fresh_out > 0) copied += compact_tail(core.heap(), outbox, fresh_out);
+    if (fresh_out > 0) {
+        copied += compact_tail(core.heap(), outbox, fresh_out);
+        unkeyed_out = std::max(unkeyed_out, fresh_out);  // the new block may lie in a slab that the link's domain does not know
+    }
     fresh_in = fresh_out = 0;
     core.metrics.compacted_bytes += copied;
     if (inbox.empty()) inbox.shrink();

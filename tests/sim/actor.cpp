@@ -252,7 +252,8 @@ void Actor::read_exactly(Connection& peer, std::uint32_t n) {
     if (landing_) return;
     const auto bytes = peer.recv_exactly(n);
     if (!bytes) return;
-    if (!bytes->empty() && bytes->size() != n && peer.is_open())
+    // Where messages end they end what recv_exactly gives, too.
+    if (!bytes->empty() && bytes->size() != n && peer.is_open() && !note_.framed && !note_.messages)
         stage_.broke("recv_exactly(" + std::to_string(n) + ") gives " + std::to_string(bytes->size()));
     const std::uint64_t from = note_.received;
     check(*bytes);
@@ -291,9 +292,12 @@ void Actor::peek_consume(Connection& peer, std::uint32_t n) {
     std::vector<std::byte> bytes(n);
     const std::size_t there = peer.peek(bytes);
     check(std::span(bytes).first(there), note_.received);
+    const std::size_t before = peer.available();
     peer.consume(there);
-    note_.received += there;
-    check_whole(note_.received);
+    const std::size_t dropped = before - peer.available();
+    if (dropped != there && !note_.framed && peer.is_open()) stage_.broke("consume leaves what was peeked at");
+    note_.received += dropped;
+    check_whole(note_.received);  // no message was handed over: only the count of frames goes on
 }
 
 // -- datagrams -------------------------------------------------------------------------------------------------
