@@ -2,12 +2,13 @@
 PREFIX ?= /usr/local
 TIME ?= 60
 N ?= 20
+SEEDS ?= 1000000
 # deps looks at what is installed and adds what is missing; DEPS=skip leaves the machine alone.
 DEPS ?= check
 export DEPS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build bench format install docs asan tsan fuzz coverage night flake clean deps abi-baseline
+.PHONY: help run test build bench format install docs asan tsan sim fuzz coverage night flake clean deps abi-baseline
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,11 @@ tsan: ## all tests under ThreadSanitizer
 	@scripts/deps.sh build test
 	@scripts/build.sh tsan
 	@scripts/test.sh tsan
+
+sim: ## random programs on a simulated network: SEEDS=1000000 of them; EVPL_SEED=n repeats one
+	@scripts/deps.sh build test
+	@scripts/build.sh dev
+	@EVPL_SEEDS="$(SEEDS)" scripts/sim.sh
 
 fuzz: ## run each fuzz target: TIME=60 seconds each
 	@scripts/deps.sh build fuzz

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What is too long for every change: all tests plain, under the sanitizers and many times over, long fuzzing, coverage,
-# benchmarks. A failing step does not stop the others. TIME: seconds per fuzz target; N: rounds of flake.
+# benchmarks. A failing step does not stop the others. TIME: seconds per fuzz target; SEEDS: random programs; N: rounds of flake.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
@@ -21,6 +21,7 @@ step() {
 step test make test
 step asan make asan
 step tsan make tsan
+step sim make sim SEEDS="${SEEDS:-1000000}"
 step fuzz make fuzz TIME="${TIME:-600}"
 step flake make flake N="${N:-50}"
 step coverage make coverage

@@ -15,7 +15,7 @@
 namespace evpl::sim_test {
 namespace {
 
-constexpr unsigned parts = 40;  // so that the shards of the test program share the work
+constexpr unsigned parts = 200;  // so that the shards of the test program share the work
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr std::uint64_t seeds_usual = 800;

@@ -23,7 +23,7 @@ namespace evpl::test {
 
 class Watchdog final : public testing::EmptyTestEventListener {
 public:
-    /// Seconds one test may take before sanitizers' patience; tests called Slow get ten times as much.
+    /// Seconds one test may take before sanitizers' patience; tests called Slow get ten times as much. EVPL_WATCHDOG_S: instead.
     static constexpr int test_limit_s = 60;
 
 private:
@@ -34,7 +34,7 @@ private:
         const bool slow = std::string(info.name()).rfind("Slow", 0) == 0;
         std::lock_guard lock(mutex_);
         name_ = std::string(info.test_suite_name()) + "." + info.name();
-        limit_ = std::chrono::steady_clock::now() + std::chrono::seconds(test_limit_s * patience * (slow ? 10 : 1));
+        limit_ = std::chrono::steady_clock::now() + std::chrono::seconds(limit_s() * patience * (slow ? 10 : 1));
         armed_ = true;
         changed_.notify_all();
     }
@@ -50,6 +50,11 @@ private:
             changed_.notify_all();
         }
         thread_.join();
+    }
+
+    static int limit_s() {
+        const char* text = std::getenv("EVPL_WATCHDOG_S");
+        return text != nullptr ? std::atoi(text) : test_limit_s;
     }
 
     void watch() {
