@@ -116,12 +116,14 @@ Flow ConnectionState::push(Chain&& bytes, int descriptor) noexcept {
             BufferAccess::set_flags(slices[i], flags);
             (void)outbox.push(std::move(slices[i]));  // reserved
             ++fresh_out;
+            ++unkeyed_out;
         }
-        unkeyed_out += std::uint32_t(slices.size());
         if (slices.empty()) {  // an empty message
             Buffer mark;
             BufferAccess::set_flags(mark, BufferAccess::end_of_message);
             (void)outbox.push(std::move(mark));
+            ++fresh_out;  // both count slices from the end
+            ++unkeyed_out;
         }
         queued_bytes += size;
         if (send_stalled_ns != INT64_MAX && !deadline.is_set()) arm_deadlines();

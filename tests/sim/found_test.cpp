@@ -52,5 +52,15 @@ TEST(FoundBySimulation, WhatDrainsIsNotMovedToMemoryWithoutAKey) {
     }
 }
 
+// An empty message behind one whose memory the device does not know yet.
+TEST(FoundBySimulation, AnEmptyMessageDoesNotHideTheOneBeforeItFromRegistration) {
+    Script script;
+    script.steps = {{.act = Act::listen, .a = 1},
+                    {.act = Act::connect, .a = 1},
+                    {.when = When::open, .who = 1, .act = Act::send_wrapped, .a = 25},
+                    {.when = When::open, .who = 1, .act = Act::send_empty}};
+    EXPECT_EQ(broken_by(script), "");
+}
+
 }  // namespace
 }  // namespace evpl::sim_test
