@@ -36,6 +36,7 @@ constexpr Caps message_caps() noexcept {
 constexpr Caps datagram_caps() noexcept {
     Caps caps;
     caps.kind = Kind::datagram;
+    caps.receive_pause = true;  // what is not read waits in the kernel
     caps.multicast = true;
     caps.segmentation = true;
     caps.message_bytes_max = 65'507;  // 65535 - 20 (IPv4) - 8 (UDP): RFC 768, RFC 791
