@@ -24,11 +24,14 @@ class Task;
 /// How long an operation may take, and who may end it early: `peer.recv(within(3_s))`, `peer.recv({within(3_s), token})`.
 struct Until {
     constexpr Until() noexcept = default;
+    /// No longer than this.
     constexpr Until(Limit given) noexcept : limit(given) {}
+    /// Until it is done or this token is cancelled.
     constexpr Until(Cancel& given) noexcept : token(&given) {}
+    /// Whichever comes first.
     constexpr Until(Limit most, Cancel& given) noexcept : limit(most), token(&given) {}
-    Limit limit;
-    Cancel* token = nullptr;
+    Limit limit;              ///< from the call on
+    Cancel* token = nullptr;  ///< null: nobody
 };
 // GCC 12 destroys a braced temporary of a co_await expression twice: such values must not mind.
 static_assert(std::is_trivially_destructible_v<Until> && std::is_trivially_destructible_v<Limit>);
@@ -173,7 +176,9 @@ class Cancel {
 public:
     Cancel() noexcept = default;
     Cancel(const Cancel&) = delete;
+    /// Resumes those who wait, in the order in which they began. A second call does nothing.
     void cancel() noexcept;
+    /// cancel() was called.
     bool cancelled() const noexcept { return cancelled_; }
 
 private:
@@ -198,7 +203,9 @@ public:
         void unhandled_exception() noexcept { thrown = std::current_exception(); }
         std::exception_ptr thrown;
     };
+    /// Moving leaves the other empty. Errors: none.
     Task(Task&& other) noexcept : frame_(std::exchange(other.frame_, nullptr)) {}
+    /// Exchanges the two.
     Task& operator=(Task&& other) noexcept {
         std::swap(frame_, other.frame_);
         return *this;
@@ -231,11 +238,14 @@ private:
 /// One operation of each kind at a time: a second one ends with misuse. Loop's thread.
 class Stream {
 public:
+    /// The library's own: streams come from serve() and connect().
     explicit Stream(detail::StreamState& state) noexcept : state_(&state) {
         state.ref();
         ++state.streams;
     }
+    /// Moving leaves the other empty. Errors: none.
     Stream(Stream&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+    /// Exchanges the two.
     Stream& operator=(Stream&& other) noexcept {
         std::swap(state_, other.state_);
         return *this;
@@ -246,9 +256,12 @@ public:
         state_->unref();
     }
 
+    /// A receive that waits, to be awaited where it is made.
     class Recv : detail::Wait {
     public:
+        /// Which of the calls made it.
         enum class What : std::uint8_t { some, exactly, message };
+        /// The library's own.
         Recv(detail::StreamState& state, What what, std::size_t bytes, Until until) noexcept
             : state_(state), bytes_(bytes), until_(until), what_(what) {}
         bool await_ready() noexcept { return until_.token == nullptr && state_.reader == nullptr && ready(); }
@@ -269,8 +282,10 @@ public:
         What what_;
         Chain got_;
     };
+    /// A wait for the outbox, to be awaited where it is made.
     class Room : detail::Wait {
     public:
+        /// The library's own.
         Room(detail::StreamState& state, bool all, bool wait, Errc refused, Until until) noexcept
             : state_(state), until_(until), all_(all), wait_(wait) {
             if (refused != Errc::none) error = Error(refused, Step::send);
@@ -292,6 +307,7 @@ public:
     /// What is queued, at least a byte, at most `max_bytes`. Errors: end after the peer's last byte; timed_out and cancelled, which
     /// consume nothing; the reason of the connection's end.
     Recv recv(std::size_t max_bytes, Until until = {}) noexcept { return {*state_, Recv::What::some, max_bytes, until}; }
+    /// All that is queued.
     Recv recv(Until until = {}) noexcept { return recv(SIZE_MAX, until); }
     /// Exactly n bytes. Errors: also too_large above limits().message.
     Recv recv_exactly(std::uint32_t n, Until until = {}) noexcept { return {*state_, Recv::What::exactly, n, until}; }
@@ -299,6 +315,7 @@ public:
     Recv recv_message(Until until = {}) noexcept { return {*state_, Recv::What::message, 0, until}; }
     /// Takes the bytes now; awaiting it waits for room below the high-water mark. Ending the wait leaves the bytes on their way.
     Room send(Chain bytes, Until until = {}) noexcept;
+    /// The same of a copy.
     Room send(std::string_view text, Until until = {}) noexcept;
     /// Until everything sent was given to the system or device: its buffers are released.
     Room sent(Until until = {}) noexcept { return {*state_, true, true, Errc::none, until}; }
@@ -347,7 +364,10 @@ Root run_spawned(Task<> task, Hook hook) {
     } catch (...) {
         thrown = std::current_exception();
     }
-    if (thrown) hook(thrown);
+    try {
+        if (thrown) hook(thrown);
+    } catch (...) {  // the end of the line: nobody is left to tell
+    }
 }
 
 template <class F>
@@ -425,7 +445,7 @@ Result<Listener> serve(Loop& loop, std::string_view url, F session) {
     });
 }
 
-/// Runs a task that nobody waits for, from now on. `hook(std::exception_ptr)` hears of what it throws, and must not throw.
+/// Runs a task that nobody waits for, from now on. `hook(std::exception_ptr)` hears of what it throws; what the hook throws is dropped.
 template <class Hook>
 void spawn(Task<> task, Hook hook) {
     detail::run_spawned(std::move(task), std::move(hook));
