@@ -118,7 +118,8 @@ public:
     /// transport it never crosses the end of a message. Cost: moves slices; no copy.
     Chain recv(std::size_t max_bytes = SIZE_MAX) noexcept;
     /// Exactly n bytes, or an empty chain while they are not all there (the receive limit is raised to n; on_recv comes again
-    /// when they are). Errors: too_large when n exceeds limits().message; end when the peer finished before.
+    /// when they are). Errors: too_large when n exceeds limits().message, or what is left of the message with a `frame` callback or on a
+    /// message transport; end when the peer finished before.
     Result<Chain> recv_exactly(std::uint32_t n) noexcept;
     /// A whole message is queued (also an empty one, which recv_message gives as an empty chain).
     bool has_message() noexcept;

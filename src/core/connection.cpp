@@ -254,6 +254,10 @@ Result<Chain> Connection::recv_exactly(std::uint32_t n) noexcept {
     auto& c = state_of(*this);
     if (c.phase > Phase::open) return Error(Errc::misuse, Step::recv);
     if (n > c.limits.message) return Error(Errc::too_large, Step::recv);
+    if (c.by_frames || c.is_message()) {
+        const std::int64_t whole = c.message_bytes();
+        if (whole >= 0 && n > whole) return Error(Errc::too_large, Step::recv);
+    }
     if (c.inbox.bytes() >= n) {
         c.want_bytes = 0;
         return c.take(n);

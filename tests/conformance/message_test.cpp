@@ -44,6 +44,26 @@ TEST_P(FramingTest, DeliversWholeMessagesInOrder) {
     EXPECT_EQ(arrived, count);
 }
 
+// Goal: recv_exactly gives exactly that much of a message, and says so when the message has less.
+TEST_P(FramingTest, RefusesToReceiveExactlyMoreThanTheMessageHas) {
+    Peer client;
+    FramedPeer server;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    server.when_recv = [](Connection&) {};
+    const std::string first = FramedPeer::message(100, 1), second = FramedPeer::message(50, 2);
+    client.get()->send(first);
+    client.get()->send(second);
+    ASSERT_TRUE(world.until([&] { return server.get()->available() == 150; }));
+    EXPECT_EQ(server.get()->recv_exactly(101).error(), Errc::too_large);
+    const auto part = server.get()->recv_exactly(60);
+    ASSERT_TRUE(part.ok());
+    EXPECT_EQ(text_of(*part), first.substr(0, 60));
+    EXPECT_EQ(server.get()->recv_exactly(41).error(), Errc::too_large);
+    EXPECT_EQ(text_of(server.get()->recv()), first.substr(60));
+    EXPECT_EQ(text_of(server.get()->recv()), second);
+}
+
 // Goal: recv never crosses the end of a message, and a message may be taken in parts.
 TEST_P(FramingTest, StopsRecvAtTheEndOfAMessage) {
     Peer client;

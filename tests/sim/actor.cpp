@@ -252,8 +252,7 @@ void Actor::read_exactly(Connection& peer, std::uint32_t n) {
     if (landing_) return;
     const auto bytes = peer.recv_exactly(n);
     if (!bytes) return;
-    // Where messages end they end what recv_exactly gives, too.
-    if (!bytes->empty() && bytes->size() != n && peer.is_open() && !note_.framed && !note_.messages)
+    if (!bytes->empty() && bytes->size() != n && peer.is_open())
         stage_.broke("recv_exactly(" + std::to_string(n) + ") gives " + std::to_string(bytes->size()));
     const std::uint64_t from = note_.received;
     check(*bytes);
