@@ -184,6 +184,35 @@ TEST_P(StreamReceiveTest, ForgetsRecvExactlyWhenLessIsTaken) {
     EXPECT_TRUE(world.until([&] { return taken == "somemore"; }));
 }
 
+// Goal: a receive deadline counts from the arrival of bytes, also when the loop had slept, or its hook had worked, for long before.
+TEST_P(StreamReceiveTest, CountsADeadlineFromTheArrivalOfBytes) {
+    struct Late {
+        Peer& client;
+        Stopwatch sent;
+        bool done = false;
+        static void before_wait(void* self, Loop&) {
+            auto& late = *static_cast<Late*>(self);
+            if (std::exchange(late.done, true)) return;
+            for (const Stopwatch watch; watch.elapsed() < 60_ms;) {}
+            late.sent.restart();
+            late.client.get()->send("late");
+            late.client.get()->flush();
+        }
+    };
+    Peer server, client;
+    World world{GetParam()};
+    world.loop().set_mode(Mode::event);
+    ASSERT_TRUE(world.open(server, client));
+    Late late{client, {}};
+    server.when_close = [&](Connection&, Error) { EXPECT_GE(late.sent.elapsed(), 100_ms); };
+    server.get()->deadline_recv(100_ms);
+    world.loop().on_before_wait(&Late::before_wait, &late);
+    EXPECT_TRUE(world.until([&] { return server.closed(); }));
+    EXPECT_EQ(server.received, "late");
+    EXPECT_EQ(server.closed_with, Errc::timed_out);
+    world.loop().on_before_wait(nullptr, nullptr);
+}
+
 // Goal: recv_into fills the caller's block, says so once it is full, and what follows comes by recv.
 TEST_P(StreamReceiveTest, LandsBytesInTheCallersBlock) {
     constexpr std::uint32_t size = 1u << 20;
