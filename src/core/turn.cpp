@@ -66,10 +66,8 @@ unsigned LoopCore::sleep(std::int64_t wait_ns_max) noexcept {
     }
     if (trim_pending_) wait_ns_max = std::min(wait_ns_max, trim_ns);
     if (stay_awake) wait_ns_max = 0;
-    if (wait_ns_max > 0) {
-        ++metrics.sleeps;
-        now_stale_ = true;
-    }
+    if (wait_ns_max > 0) ++metrics.sleeps;
+    now_stale_ = true;  // the hook and the wait take their time
     const unsigned events = sleeper_->wait(wait_ns_max, options.batch, options.batch_bytes);
     control->bell.cancel_sleep();
     for (PortEntry* entry = ports_; memory_ports_ && entry != nullptr; entry = entry->next) entry->port->disarm();

@@ -190,9 +190,10 @@ TEST_P(StreamReceiveTest, CountsADeadlineFromTheArrivalOfBytes) {
         Peer& client;
         Stopwatch sent;
         bool done = false;
-        static void before_wait(void* self, Loop&) {
+        static void before_wait(void* self, Loop& loop) {
             auto& late = *static_cast<Late*>(self);
             if (std::exchange(late.done, true)) return;
+            EXPECT_GT(loop.now(), 0_s);  // the turn's time is that of before the wait
             for (const Stopwatch watch; watch.elapsed() < 60_ms;) {}
             late.sent.restart();
             late.client.get()->send("late");
