@@ -132,10 +132,10 @@ public:
     /// Drops n unread bytes at the front (all, when there are fewer).
     void consume(std::size_t n) noexcept;
     /// The next `target.size()` bytes land in the caller's block, without a copy where the transport can. on_recv comes when it
-    /// is full; landed() then gives it back (empty before). Errors: misuse while another one is under way, for an empty target, on a
+    /// is full, or when the peer has ended before: it is then shorter. landed() gives it back (empty before). Errors: misuse while another one is under way, for an empty target, on a
     /// message transport and with a `frame` callback.
     Result<void> recv_into(Buffer target) noexcept;
-    /// The buffer of recv_into, once it is full; empty before.
+    /// The buffer of recv_into, once it is full or the peer has ended; empty before.
     Buffer landed() noexcept;
     /// A descriptor that came with the bytes read last (caps().descriptors); -1 when there is none. The caller closes it.
     int recv_descriptor() noexcept;

@@ -301,6 +301,7 @@ Result<void> Connection::recv_into(Buffer target) noexcept {
         c.landed_bytes += std::uint32_t(there.copy_to(c.landing.bytes().subspan(c.landed_bytes)));
         c.landing_done = c.landed_bytes == c.landing.size();
     }
+    if (!c.landing_done && c.peer_ended) c.end_landing();
     if (c.landing_done) c.note(ConnectionState::ev_recv);
     else if (c.link != nullptr) c.link->landing = {c.landing.data() + c.landed_bytes, c.landing.size() - c.landed_bytes};
     return {};

@@ -149,6 +149,13 @@ void ConnectionState::land(Buffer& bytes) noexcept {
     note(ev_recv);
 }
 
+// What has landed is all that ever will.
+void ConnectionState::end_landing() noexcept {
+    landing.truncate(landed_bytes);
+    landing_done = true;
+    if (link != nullptr) link->landing = {};
+}
+
 void ConnectionState::landed(std::uint32_t bytes) {
     if (phase > Phase::open) return;
     landed_bytes += bytes;
@@ -162,8 +169,11 @@ void ConnectionState::landed(std::uint32_t bytes) {
 
 void ConnectionState::ended() {
     peer_ended = true;
+    if (phase > Phase::open) return;
+    if (landing && !landing_done) end_landing();
     // A recv_exactly that waits for more than there will ever be asks once more, and is told.
-    if (phase <= Phase::open) note(want_bytes > 0 && inbox.count() > 0 ? ev_end | ev_recv : ev_end);
+    const bool waits = landing_done || (want_bytes > 0 && inbox.count() > 0);
+    note(waits ? ev_end | ev_recv : ev_end);
 }
 
 void ConnectionState::sent(std::size_t bytes) {

@@ -76,6 +76,7 @@ public:
     }
     /// Unread bytes at which reading stops: more than the limit while the next message or recv_exactly needs it.
     std::size_t receive_most() noexcept;
+    void end_landing() noexcept;
     void arm_deadlines() noexcept;
     void set_pause(bool pause) noexcept;
 

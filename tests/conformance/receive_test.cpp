@@ -306,6 +306,35 @@ TEST_P(StreamReceiveTest, AllowsOneLandingAtATime) {
     landed.reset();
 }
 
+// Goal: what has landed when the peer ends comes back, before on_end: nothing that arrived is lost.
+TEST_P(StreamReceiveTest, GivesBackWhatHasLandedWhenThePeerEnds) {
+    Buffer landed, late;
+    int ends_before = -1;
+    Peer server, client;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    server.when_recv = [&](Connection& c) {
+        if (landed) {
+            late = c.landed();
+            return;
+        }
+        landed = c.landed();
+        ends_before = server.ends;
+        EXPECT_TRUE(c.recv_into(*world.loop().allocate(100)).ok());
+    };
+    ASSERT_TRUE(server.get()->recv_into(*world.loop().allocate(50'000)).ok());
+    client.get()->send(pattern(20'000));
+    ASSERT_TRUE(world.until([&] { return server.get()->metrics().received_bytes == 20'000; }));
+    client.get()->shutdown();
+    ASSERT_TRUE(world.until([&] { return server.ends == 1; }));
+    EXPECT_EQ(ends_before, 0);
+    ASSERT_EQ(landed.size(), 20'000u);
+    EXPECT_EQ(std::string_view(reinterpret_cast<const char*>(landed.data()), landed.size()), pattern(20'000));
+    EXPECT_TRUE(late && late.empty()) << "nothing will land any more";
+    landed.reset();
+    late.reset();
+}
+
 // Goal: a block that is not full when the connection ends is let go: the world's end would see it.
 TEST_P(StreamReceiveTest, LetsAHalfFilledBlockGo) {
     int released = 0;
