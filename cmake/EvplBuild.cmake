@@ -67,6 +67,14 @@ else()
   set(evpl_lto OFF)
 endif()
 
+# What checks the library rather than being it. Under sanitizers the optimiser takes three times as long over a test's code as the
+# test takes to run: it gets EVPL_CHECK_FLAGS, the library does not.
+function(evpl_compile_as_check target)
+  evpl_compile_like_us(${target})
+  separate_arguments(flags UNIX_COMMAND "${EVPL_CHECK_FLAGS}")
+  target_compile_options(${target} PRIVATE ${flags})
+endfunction()
+
 # What each of our own C++ targets gets.
 function(evpl_compile_like_us target)
   target_compile_features(${target} PUBLIC cxx_std_20)

@@ -8,7 +8,7 @@ foreach(source IN LISTS evpl_example_sources)
     set(name ${name}_c)
   endif()
   add_executable(example_${name} ${source})
-  evpl_compile_like_us(example_${name})
+  evpl_compile_as_check(example_${name})
   # The objects hold machine code too: linking that is quick, and an example gains nothing from more.
   set_target_properties(example_${name} PROPERTIES OUTPUT_NAME ${name} C_STANDARD 11 C_EXTENSIONS OFF LINKER_LANGUAGE CXX
     RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/examples INTERPROCEDURAL_OPTIMIZATION OFF)

@@ -5,7 +5,7 @@ if(evpl_tool_sources)
   find_package(CLI11 REQUIRED)
   find_package(nlohmann_json REQUIRED)
   add_executable(evpl-command ${evpl_tool_sources})
-  evpl_compile_like_us(evpl-command)
+  evpl_compile_as_check(evpl-command)
   set_target_properties(evpl-command PROPERTIES OUTPUT_NAME evpl RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
   target_include_directories(evpl-command PRIVATE ${PROJECT_SOURCE_DIR}/tools/evpl)
   target_link_libraries(evpl-command PRIVATE

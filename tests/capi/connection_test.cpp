@@ -40,8 +40,11 @@ evpl_handler every_event() {
 
 bool has(const Side& s, const char* event) { return s.events.find(event) != std::string::npos; }
 
-struct Pair : World {
+struct Sides {
     Side server, client;
+};
+/// The loop goes first: its end still tells both sides.
+struct Pair : Sides, World {
     evpl_listener* listener = nullptr;
     evpl_connection_ref ref = {};
 
@@ -101,8 +104,8 @@ TEST(CapiConnection, ChainsGoThroughByReference) {
 }
 
 TEST(CapiConnection, ErrorsHaveCodeStepAndText) {
-    World world;
     Side side;
+    World world;
     const evpl_handler handler = every_event();
     evpl_error error = evpl_connect(world.loop, "nonsense", &handler, &side, 0, nullptr);
     EXPECT_EQ(error.code, EVPL_BAD_ENDPOINT);
@@ -129,8 +132,9 @@ TEST(CapiConnection, ACloseTellsItsReason) {
 }
 
 TEST(CapiConnection, AFrameCallbackCutsMessages) {
-    World world;
     std::string messages;
+    Side client;
+    World world;
     evpl_handler handler = {sizeof handler};
     handler.frame = [](void*, evpl_bytes head) {
         const auto* bytes = static_cast<const std::uint8_t*>(head.data);
@@ -148,7 +152,6 @@ TEST(CapiConnection, AFrameCallbackCutsMessages) {
     };
     evpl_listener* listener;
     ASSERT_EQ(evpl_listen(world.loop, "inproc://capi-frames", &handler, &messages, &listener).code, EVPL_OK);
-    Side client;
     const evpl_handler events = every_event();
     evpl_connection_ref ref;
     ASSERT_EQ(evpl_connect(world.loop, "inproc://capi-frames", &events, &client, 0, &ref).code, EVPL_OK);
@@ -167,6 +170,7 @@ struct Factory {
 };
 
 TEST(CapiConnection, AFactoryGivesEachConnectionItsState) {
+    Side one, two, three;
     World world;
     static Factory factory;  // destroy() has no context
     factory = {};
@@ -189,7 +193,6 @@ TEST(CapiConnection, AFactoryGivesEachConnectionItsState) {
     };
     evpl_listener* listener;
     ASSERT_EQ(evpl_listen_each(world.loop, "inproc://capi-each", &handler, &each, &listener).code, EVPL_OK);
-    Side one, two, three;
     const evpl_handler events = every_event();
     for (Side* s : {&one, &two}) {
         evpl_connection_ref ref;
@@ -229,10 +232,11 @@ TEST(CapiConnection, LimitsAndDeadlines) {
 }
 
 TEST(CapiConnection, ReceivesIntoTheCallersBlock) {
-    World world;
     struct Landing {
         evpl_buffer buffer = {};
     } landing;
+    Side client;
+    World world;
     evpl_handler handler = {sizeof handler};
     handler.on_open = [](void*, evpl_connection* peer) {
         evpl_buffer target = {};
@@ -244,7 +248,6 @@ TEST(CapiConnection, ReceivesIntoTheCallersBlock) {
     };
     evpl_listener* listener;
     ASSERT_EQ(evpl_listen(world.loop, "tcp://127.0.0.1:0", &handler, &landing, &listener).code, EVPL_OK);
-    Side client;
     const evpl_handler events = every_event();
     evpl_connection_ref ref;
     ASSERT_EQ(evpl_connect(world.loop, text_of(evpl_listener_url(listener)).c_str(), &events, &client, 0, &ref).code, EVPL_OK);
@@ -293,8 +296,8 @@ struct Box {
 };
 
 TEST(CapiDatagram, SendsBackToWhoSent) {
-    World world;
     Box server, client;
+    World world;
     evpl_datagram_handler echo = {sizeof echo};
     echo.on_open = [](void* self, evpl_datagram*) { static_cast<Box*>(self)->events += "open "; };
     echo.on_recv = [](void* self, evpl_datagram* socket) {

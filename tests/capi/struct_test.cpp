@@ -17,8 +17,8 @@ void count_close(void* self, evpl_connection*, evpl_error) { ++static_cast<Count
 
 // Goal: a table that ends after on_recv is used so far and no further, whatever lies behind it.
 TEST(CapiStruct, AShortHandlerTableHasNoLaterEvents) {
-    World world;
     Counts counts;
+    World world;
     evpl_handler old;
     std::memset(static_cast<void*>(&old), 0xff, sizeof old);  // poison: calling one of these would crash
     old.size_bytes = offsetof(evpl_handler, on_writable);
@@ -39,8 +39,8 @@ TEST(CapiStruct, AShortHandlerTableHasNoLaterEvents) {
 }
 
 TEST(CapiStruct, ALongHandlerTableIsReadAsFarAsKnown) {
-    World world;
     Counts counts;
+    World world;
     struct Newer {
         evpl_handler known;
         void* later[4];

@@ -12,8 +12,8 @@ namespace {
 void count(void* counter) { ++*static_cast<std::atomic<int>*>(counter); }
 
 TEST(CapiLoop, TimersDefersAndWatches) {
-    World world;
     std::atomic<int> once{0}, often{0}, never{0}, deferred{0}, readable{0};
+    World world;
     evpl_timer ticks = {}, dropped = {};
     const std::int64_t began = evpl_loop_now_precise(world.loop);
     ASSERT_EQ(evpl_after(world.loop, 5 * EVPL_MS, count, &once, nullptr).code, EVPL_OK);
@@ -44,8 +44,8 @@ TEST(CapiLoop, TimersDefersAndWatches) {
 }
 
 TEST(CapiLoop, HooksRunAtTheirPlaces) {
-    World world;
     std::string seen;
+    World world;
     ASSERT_EQ(evpl_loop_on_turn_end(world.loop, [](void* s, evpl_loop*) { *static_cast<std::string*>(s) += 'e'; }, &seen).code, EVPL_OK);
     ASSERT_EQ(evpl_loop_on_before_wait(world.loop, [](void* s, evpl_loop*) { *static_cast<std::string*>(s) += 'b'; }, &seen).code, EVPL_OK);
     ASSERT_EQ(evpl_loop_on_after_wait(world.loop, [](void* s, evpl_loop*) { *static_cast<std::string*>(s) += 'a'; }, &seen).code, EVPL_OK);
