@@ -95,7 +95,7 @@ public:
     bool stopping() const noexcept;
 
     // -- time --------------------------------------------------------------------------------------------------
-    /// Monotonic time at the start of this turn. now_precise() asks the clock (vdso(7), about 25 ns).
+    /// Monotonic time, the same for all who ask in one turn; asked for anew after a sleep. now_precise() asks the clock (vdso(7), about 25 ns).
     Duration now() const noexcept;
     /// Asks the clock. Cost: vdso(7), about 25 ns.
     Duration now_precise() const noexcept;

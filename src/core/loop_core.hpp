@@ -132,7 +132,7 @@ private:
     unsigned run_deferred() noexcept;
     unsigned run_watches() noexcept;
     unsigned run_timers() noexcept;
-    void finish_turn(std::uint64_t started_cycles, bool busy) noexcept;
+    void finish_turn(bool busy) noexcept;
     void count_long_turn(std::uint64_t spent_cycles) noexcept;
     bool has_work() const noexcept;
     void learn(std::int64_t started_ns, bool busy) noexcept;
@@ -161,6 +161,7 @@ private:
     // The clock costs as much as all else that an idle turn does: it is read when somebody asks, once per turn.
     mutable std::int64_t now_ns_ = 0;
     mutable bool now_stale_ = true;
+    std::uint64_t busy_since_cycles_ = 0;  ///< of this turn: its start, or the end of its sleep
     std::int64_t last_wait_ns_ = 0;
 
     MemberQueue<&Member::next_marked, &Member::marked> marked_;

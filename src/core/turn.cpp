@@ -69,6 +69,7 @@ unsigned LoopCore::sleep(std::int64_t wait_ns_max) noexcept {
     if (wait_ns_max > 0) ++metrics.sleeps;
     now_stale_ = true;  // the hook and the wait take their time
     const unsigned events = sleeper_->wait(wait_ns_max, options.batch, options.batch_bytes);
+    if (wait_ns_max > 0) busy_since_cycles_ = base::cycles();
     control->bell.cancel_sleep();
     for (PortEntry* entry = ports_; memory_ports_ && entry != nullptr; entry = entry->next) entry->port->disarm();
     if (memory_ports_) last_wait_ns_ = now_ns();
@@ -162,7 +163,7 @@ unsigned LoopCore::work() noexcept {
     return done;
 }
 
-void LoopCore::finish_turn(std::uint64_t started_cycles, bool busy) noexcept {
+void LoopCore::finish_turn(bool busy) noexcept {
     while (Member* member = touched_.pop()) member->settle();
     heap_->drain_returns();
     heap_->flush_departures();
@@ -174,7 +175,7 @@ void LoopCore::finish_turn(std::uint64_t started_cycles, bool busy) noexcept {
         ++metrics.empty_polls;
         return;
     }
-    const std::uint64_t spent = base::cycles() - started_cycles;
+    const std::uint64_t spent = base::cycles() - busy_since_cycles_;
     busy_cycles += spent;
     if (spent > longest_turn_cycles) longest_turn_cycles = spent;
     // A cycle is never longer than a nanosecond: what is short in cycles is short.
@@ -190,11 +191,11 @@ void LoopCore::count_long_turn(std::uint64_t spent_cycles) noexcept {
 }
 
 bool LoopCore::turn(std::int64_t wait_ns_max) noexcept {
+    busy_since_cycles_ = base::cycles();  // polling that finds something is work, too
     const unsigned events = gather(wait_ns_max);
     const std::int64_t started_ns = options.mode == Mode::hybrid ? now_ns() : 0;
-    const std::uint64_t started_cycles = base::cycles();
     const bool busy = work() + events > 0;
-    finish_turn(started_cycles, busy);
+    finish_turn(busy);
     if (options.mode == Mode::hybrid) learn(started_ns, busy);
     trim_when_due(busy);
     return busy;
