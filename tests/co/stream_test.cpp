@@ -233,6 +233,20 @@ TEST(CoTaskTest, WhatASpawnedTaskThrowsGoesToTheHook) {
     EXPECT_EQ(heard, 1);
 }
 
+// Goal: a hook that throws itself takes nobody with it: its exception ends there.
+TEST(CoTaskTest, AHookThatThrowsEndsNothing) {
+    int heard = 0;
+    auto bad = []() -> co::Task<> {
+        throw std::runtime_error("planted");
+        co_return;
+    };
+    co::spawn(bad(), [&](std::exception_ptr) {
+        ++heard;
+        throw std::runtime_error("planted in the hook");
+    });
+    EXPECT_EQ(heard, 1);
+}
+
 // Goal: GCC 12 destroys braced temporaries in co_await expressions twice; operations and their options do not mind.
 TEST(CoTaskTest, BracedOptionsAreNotDestroyedTwice) {
     co::Cancel token;
