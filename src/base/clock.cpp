@@ -51,14 +51,13 @@ bool cycles_are_time() noexcept {
 }  // namespace
 
 CycleScale::CycleScale() noexcept {
-    const bool virtual_time = detail::clock_override.load(std::memory_order_relaxed) != nullptr;
-    detail::cycles_are_time.store(!virtual_time && cycles_are_time(), std::memory_order_relaxed);
+    detail::cycles_are_time.store(!is_virtual_time() && cycles_are_time(), std::memory_order_relaxed);
     start_cycles_ = cycles();
     start_ns_ = clock_ns();
 }
 
 std::int64_t BurstClock::read() noexcept {
-    if (detail::clock_override.load(std::memory_order_relaxed) != nullptr) return clock_ns();
+    if (is_virtual_time()) return clock_ns();
     if (!asked_) {
         asked_ = true;
         valid_cycles_ = cycles_are_time() ? 4096 : 0;

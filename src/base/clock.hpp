@@ -22,6 +22,9 @@ inline std::atomic<bool> cycles_are_time{false};
 /// loop runs. Thread: any.
 void set_clock(ClockFn clock) noexcept;
 
+/// set_clock() is in force.
+inline bool is_virtual_time() noexcept { return detail::clock_override.load(std::memory_order_relaxed) != nullptr; }
+
 /// Monotonic time in nanoseconds. Thread: any. Cost: one load and the vdso(7), about 25 ns.
 inline std::int64_t clock_ns() noexcept {
     if (const ClockFn clock = detail::clock_override.load(std::memory_order_relaxed); clock != nullptr) [[unlikely]]
@@ -61,7 +64,7 @@ public:
     std::int64_t ceiling_ns() noexcept {
 #ifdef __x86_64__
         const std::uint64_t passed = __rdtsc() - read_cycles_;  // huge should the counter ever step back
-        if (passed < valid_cycles_ && detail::clock_override.load(std::memory_order_relaxed) == nullptr) [[likely]]
+        if (passed < valid_cycles_ && !is_virtual_time()) [[likely]]
             return read_ns_ + std::int64_t(passed);
 #endif
         return read();

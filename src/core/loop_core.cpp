@@ -2,7 +2,6 @@
 #include "core/loop_core.hpp"
 
 #include <sys/epoll.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -305,12 +304,9 @@ unsigned LoopCore::run_watches() noexcept {
 Result<int> LoopCore::native_fd() noexcept {
     const auto set = sleeper();
     if (!set) return set.error();
-    if (timer_fd_ < 0) {
-        timer_fd_ = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-        if (timer_fd_ < 0) return fail(Error::from_errno(errno, Step::open), "out of descriptors: a nested loop needs three (ulimit -n)");
-        if (const auto added = (*set)->add(host_timer_, timer_fd_, EPOLLIN | EPOLLET); !added) return added.error();
-    }
+    if (!open_timer()) return fail(Error::from_errno(errno, Step::open), "out of descriptors: a nested loop needs three (ulimit -n)");
     nested_ = true;
+    timer_due_ns_ = INT64_MAX;  // from here on it is armed for the host, each time anew
     if (!running_ && !armed_for_host_) arm_for_host();
     return (*set)->fd();
 }

@@ -117,6 +117,11 @@ private:
     struct BellWatcher final : transport::Watcher {
         std::uint32_t ready(std::uint32_t) override { return 0; }
     };
+    struct TimerWatcher final : transport::Watcher {
+        explicit TimerWatcher(LoopCore& owner) noexcept : core(owner) {}
+        std::uint32_t ready(std::uint32_t) override;
+        LoopCore& core;
+    };
 
     LoopCore(Loop& facade, const LoopOptions& options) noexcept;
 
@@ -125,6 +130,9 @@ private:
     unsigned gather(std::int64_t wait_ns_max) noexcept;
     unsigned poll_ports() noexcept;
     unsigned sleep(std::int64_t wait_ns_max) noexcept;
+    std::int64_t wait_until(std::int64_t due_ns, std::int64_t wait_ns_max) noexcept;
+    bool arm_timer(std::int64_t due_ns, std::int64_t left_ns) noexcept;
+    bool open_timer() noexcept;
     unsigned work() noexcept;
     unsigned dispatch_marked() noexcept;
     unsigned flush_dirty() noexcept;
@@ -155,6 +163,10 @@ private:
     memory::Heap* heap_ = nullptr;
     transport::Sleeper* sleeper_ = nullptr;
     BellWatcher bell_watcher_;
+    TimerWatcher timer_watcher_{*this};
+    unsigned own_watchers_ = 1;         ///< the bell, and the timer's descriptor once it is open
+    int timer_fd_ = -1;
+    std::int64_t timer_due_ns_ = INT64_MAX;  ///< when timer_fd_ wakes us
     PortEntry* ports_ = nullptr;
     bool memory_ports_ = false;
     bool poll_again_ = false;
@@ -203,8 +215,6 @@ private:
     bool draining_ = false;
 
     // nesting
-    int timer_fd_ = -1;
-    BellWatcher host_timer_;
     bool nested_ = false;
     bool armed_for_host_ = false;
     bool running_ = false;

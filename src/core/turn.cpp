@@ -1,8 +1,11 @@
 // One turn of a loop: gather what has happened, call back, send, and decide how to wait.
+#include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <utility>
 
 #include "base/clock.hpp"
 #include "base/log_line.hpp"
@@ -21,6 +24,8 @@ constexpr std::int64_t kernel_poll_ns = 20'000;
 constexpr std::int64_t trim_ns = 500'000'000;
 /// Longer than this an idle time says nothing but "long".
 constexpr std::int64_t gap_cap_spins = 4;
+/// What is due later than this wakes the loop by its timer's descriptor, armed once for many sleeps.
+constexpr std::int64_t long_wait_ns = 10'000'000;
 
 }  // namespace
 
@@ -42,8 +47,8 @@ unsigned LoopCore::gather(std::int64_t wait_ns_max) noexcept {
     unsigned events = 0;
     if (memory_ports_ || poll_again_) events = poll_ports();
     if (wait_ns_max > 0 && events == 0) return sleep(wait_ns_max);  // which looks at all queues itself
-    // The bell alone needs no look while the loop is awake: who rings it has put something into a queue that is looked at anyway.
-    if (sleeper_ == nullptr || sleeper_->watched() <= 1) return events;
+    // Bell and timer alone need no look while the loop is awake: who rings has put something into a queue that is looked at anyway.
+    if (sleeper_ == nullptr || sleeper_->watched() <= own_watchers_) return events;
     if (memory_ports_) {
         if (now_ns() - last_wait_ns_ < kernel_poll_ns && !sleeper_->has_leftover()) return events;
         last_wait_ns_ = now_ns_;
@@ -61,11 +66,10 @@ unsigned LoopCore::sleep(std::int64_t wait_ns_max) noexcept {
         stay_awake |= armed.work_waiting;
         wait_ns_max = std::min(wait_ns_max, armed.sleep_ns_max);
     }
-    if (const std::int64_t due = timers.next_due_ns(); due != INT64_MAX) {
-        wait_ns_max = std::min(wait_ns_max, std::max<std::int64_t>(due - base::clock_ns(), 0));
-    }
-    if (trim_pending_) wait_ns_max = std::min(wait_ns_max, trim_ns);
+    std::int64_t due = timers.next_due_ns();
+    if (trim_pending_) due = std::min(due, trim_due_ns_);
     if (stay_awake) wait_ns_max = 0;
+    else if (due != INT64_MAX) wait_ns_max = wait_until(due, wait_ns_max);
     if (wait_ns_max > 0) ++metrics.sleeps;
     now_stale_ = true;  // the hook and the wait take their time
     const unsigned events = sleeper_->wait(wait_ns_max, options.batch, options.batch_bytes);
@@ -75,6 +79,42 @@ unsigned LoopCore::sleep(std::int64_t wait_ns_max) noexcept {
     if (memory_ports_) last_wait_ns_ = now_ns();
     if (after_wait != nullptr) after_wait(after_wait_context, facade);
     return events;
+}
+
+/// How long the kernel may wait so that the loop is awake at `due_ns`. A limit on each wait would have the kernel set and cancel a timer
+/// each time, and nearly always in vain; the descriptor stays armed from sleep to sleep, and wakes a loop for nothing now and then.
+std::int64_t LoopCore::wait_until(std::int64_t due_ns, std::int64_t wait_ns_max) noexcept {
+    if (due_ns >= timer_due_ns_) return wait_ns_max;
+    const std::int64_t left_ns = std::max<std::int64_t>(due_ns - base::clock_ns(), 0);
+    if (left_ns >= wait_ns_max) return wait_ns_max;
+    return left_ns >= long_wait_ns && arm_timer(due_ns, left_ns) ? wait_ns_max : left_ns;
+}
+
+bool LoopCore::arm_timer(std::int64_t due_ns, std::int64_t left_ns) noexcept {
+    if (nested_ || base::is_virtual_time() || !open_timer()) return false;
+    const itimerspec when{{}, {time_t(left_ns / 1'000'000'000), long(left_ns % 1'000'000'000)}};
+    if (timerfd_settime(timer_fd_, 0, &when, nullptr) != 0) return false;
+    timer_due_ns_ = due_ns;
+    return true;
+}
+
+/// False: no descriptor is left for it.
+bool LoopCore::open_timer() noexcept {
+    if (timer_fd_ >= 0) return true;
+    timer_fd_ = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (timer_fd_ < 0) return false;
+    if (sleeper_->add(timer_watcher_, timer_fd_, EPOLLIN | EPOLLET)) {
+        ++own_watchers_;
+        return true;
+    }
+    ::close(std::exchange(timer_fd_, -1));
+    return false;
+}
+
+std::uint32_t LoopCore::TimerWatcher::ready(std::uint32_t) {
+    core.timer_due_ns_ = INT64_MAX;
+    core.trim_skipped_ = UINT8_MAX;  // this turn looks whether it was for the trim
+    return 0;
 }
 
 // -- work ------------------------------------------------------------------------------------------------------

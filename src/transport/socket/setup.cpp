@@ -177,11 +177,11 @@ void SocketPort::fail(SocketLink& link, Error error) noexcept {
 
 void SocketPort::outbox_empty(SocketLink& link) noexcept {
     if (link.zero_copy != nullptr && link.zero_copy->pending()) return;  // asked again when the kernel has let go
-    if (link.finishing) return fail(link, Error(Errc::end, Step::close, Who::local));
+    // With both directions at their end, close(2) says so to the peer, too.
+    if (link.finishing || link.read_ended) return fail(link, Error(Errc::end, Step::close, Who::local));
     if (link.write_ended) return;
     link.write_ended = true;
     ::shutdown(link.watched_fd, SHUT_WR);
-    if (link.read_ended) fail(link, Error(Errc::end, Step::close, Who::local));
 }
 
 void SocketPort::close(Link& base, How how) {
