@@ -8,7 +8,7 @@ DEPS ?= check
 export DEPS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build bench format install docs asan tsan sim fuzz coverage night flake clean deps abi-baseline
+.PHONY: help run test build bench format install dist deb docs asan tsan sim fuzz coverage night flake clean deps abi-baseline
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,13 @@ format: ## format all C++ sources (CHECK=1: only report)
 
 install: build ## install the optimised build: PREFIX=/usr/local
 	cmake --install build/release --prefix "$(PREFIX)"
+
+dist: ## what is committed as a tarball in build/dist; the same commit gives the same bytes
+	@scripts/dist.sh
+
+deb: ## Debian packages of what is committed, in build/deb, checked by lintian
+	@scripts/deps.sh build package
+	@scripts/deb.sh
 
 docs: ## the API reference in build/docs/html; fails when a public symbol has no docstring
 	@scripts/deps.sh docs
@@ -83,5 +90,5 @@ flake: ## run all tests N=20 times in random order and name those that do not al
 clean: ## remove build/
 	rm -rf build
 
-deps: ## install what build and tests need: WANT="build test docs bench format fuzz coverage"
+deps: ## install what build and tests need: WANT="build test docs bench format fuzz coverage package"
 	@scripts/deps.sh $(or $(WANT),build test)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing from the named groups: build test docs bench format fuzz coverage.
+# Installs what is missing from the named groups: build test docs bench format fuzz coverage package.
 # Names what it installs, asks for nothing that is there. DEPS=skip: do nothing.
 set -euo pipefail
 
@@ -11,6 +11,7 @@ declare -A packages=(
     [format]="clang-format"
     [fuzz]="clang llvm libclang-rt-dev"
     [coverage]="gcovr"
+    [package]="debhelper dpkg-dev git lintian mmdebstrap iproute2"
 )
 
 [[ ${DEPS:-} != skip ]] || exit 0

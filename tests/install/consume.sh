@@ -32,7 +32,7 @@ find_package)
     install_library
     cmake -S "$here" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_PREFIX_PATH="$prefix"
     cmake --build "$scratch/build"
-    for program in consumer consumer_static consumer_c consumer_c_static; do says "$scratch/build/$program"; done
+    for program in consumer consumer_static consumer_c consumer_c_static consumer_co; do says "$scratch/build/$program"; done
     ;;
 pkg_config)
     install_library
@@ -41,6 +41,9 @@ pkg_config)
     read -ra flags <<<"$(pkg-config --cflags --libs evpl)"
     "$cxx" -std=c++20 "$here/consumer.cpp" -o "$scratch/consumer" "${flags[@]}"
     says env LD_LIBRARY_PATH="$(pkg-config --variable=libdir evpl)" "$scratch/consumer"
+    # What only a static program has to link is asked for by `--static` alone.
+    [[ $(pkg-config --libs-only-l evpl | xargs) == -levpl ]] || { echo "shared programs would link more than -levpl" >&2; exit 1; }
+    [[ $(pkg-config --print-requires-private evpl | xargs) == libcares ]] || { echo "Requires.private is wrong" >&2; exit 1; }
     [[ -f $prefix/share/man/man7/evpl.7 ]] || { echo "the manual of the library was not installed" >&2; exit 1; }
     gcc -std=c11 "$here/consumer_c.c" -o "$scratch/consumer_c" "${flags[@]}"
     says env LD_LIBRARY_PATH="$(pkg-config --variable=libdir evpl)" "$scratch/consumer_c"
@@ -79,7 +82,7 @@ add_subdirectory | fetch_content)
         -DEVPL_FETCH=$fetch \
         -DEVPL_SOURCE="$(cd "$here/../.." && pwd)"
     cmake --build "$scratch/build" --parallel 2
-    for program in consumer consumer_static consumer_c consumer_c_static; do says "$scratch/build/$program"; done
+    for program in consumer consumer_static consumer_c consumer_c_static consumer_co; do says "$scratch/build/$program"; done
     ;;
 *)
     echo "no way '$way'" >&2
