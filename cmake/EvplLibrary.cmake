@@ -39,6 +39,8 @@ set_target_properties(evpl_static PROPERTIES OUTPUT_NAME evpl)
 if(NOT EVPL_SANITIZE)
   target_link_options(evpl PRIVATE LINKER:--no-undefined)
 endif()
+# What belongs to the process, and to threads that may end later, stays loaded.
+target_link_options(evpl PRIVATE LINKER:-z,nodelete)
 # Symbol versions: the C interface under its own node, which only ever grows.
 set(evpl_version_script ${PROJECT_SOURCE_DIR}/cmake/evpl.map)
 target_link_options(evpl PRIVATE LINKER:--version-script=${evpl_version_script})

@@ -1,4 +1,6 @@
 // Frames of coroutines: lists of this thread, by size. A loop stays on one thread, so a list belongs to a loop.
+#include <pthread.h>
+
 #include <new>
 
 #include "evpl/co.hpp"
@@ -17,19 +19,26 @@ struct Free {
 thread_local struct {
     Free* first[most_bytes / step_bytes];
     std::uint32_t count[most_bytes / step_bytes];
+    bool noted;  // that they are to be freed with the thread
     bool over;
 } pool;
 
-struct Trim {
-    bool armed = false;
-    ~Trim() {
-        pool.over = true;
-        for (Free*& first : pool.first) {
-            while (first != nullptr) ::operator delete(std::exchange(first, first->next));
-        }
+void end_of_thread(void*) noexcept {
+    pool.over = true;
+    for (Free*& first : pool.first) {
+        while (first != nullptr) ::operator delete(std::exchange(first, first->next));
     }
-};
-thread_local Trim trim;
+}
+
+// By a key, because for a thread_local with a destructor glibc ends the program when it has no memory to note that.
+bool note_end_of_thread() noexcept {
+    static const struct Key {
+        Key() noexcept : made(pthread_key_create(&key, &end_of_thread) == 0) {}
+        pthread_key_t key;
+        bool made;
+    } key;
+    return key.made && pthread_setspecific(key.key, &pool) == 0;
+}
 
 constexpr std::size_t class_of(std::size_t bytes) noexcept { return (bytes - 1) / step_bytes; }
 
@@ -48,8 +57,8 @@ void give_frame(void* frame, std::size_t bytes) noexcept {
     return ::operator delete(frame);  // a pool would hide a late use
 #endif
     const std::size_t size = class_of(bytes);
-    if (bytes > most_bytes || pool.over || pool.count[size] == most_free) return ::operator delete(frame);
-    trim.armed = true;  // the first use on a thread registers its end
+    if (!pool.noted && !pool.over) pool.noted = note_end_of_thread();
+    if (bytes > most_bytes || pool.over || !pool.noted || pool.count[size] == most_free) return ::operator delete(frame);
     pool.first[size] = new (frame) Free{pool.first[size]};
     ++pool.count[size];
 }

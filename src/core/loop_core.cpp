@@ -25,6 +25,7 @@ LoopCore* LoopCore::create(Loop& facade, const LoopOptions& options) noexcept {
     core->heap_ = memory::Heap::create(options.memory_bytes_max);
     core->control = core->heap_ != nullptr ? LoopControl::take(*core) : nullptr;
     if (core->control == nullptr) {
+        if (core->heap_ != nullptr) std::exchange(core->heap_, nullptr)->retire();  // there is nothing else to end
         delete core;
         return nullptr;
     }

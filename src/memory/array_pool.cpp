@@ -1,5 +1,7 @@
 #include "memory/array_pool.hpp"
 
+#include <pthread.h>
+
 #include <bit>
 #include <cstdlib>
 #include <new>
@@ -15,10 +17,11 @@ struct Kept {
     Kept* next;
 };
 
-// No constructor, no destructor: it can be used while a thread ends, by objects that outlive the Ending below.
+// No constructor, no destructor: it can be used while a thread ends.
 struct Store {
     Kept* first[most_shift - least_shift + 1];
     unsigned count[most_shift - least_shift + 1];
+    bool noted;  // that it is to be freed with its thread
     bool ended;
 };
 
@@ -35,15 +38,20 @@ void trim() noexcept {
 }
 
 // Frees the store with its thread; from then on nothing is kept.
-struct Ending {
-    bool armed = true;
-    ~Ending() {
-        store.ended = true;
-        trim();
-    }
-};
+void end_of_thread(void*) noexcept {
+    store.ended = true;
+    trim();
+}
 
-thread_local Ending ending;
+// By a key, because for a thread_local with a destructor glibc ends the program when it has no memory to note that.
+bool note_end_of_thread() noexcept {
+    static const struct Key {
+        Key() noexcept : made(pthread_key_create(&key, &end_of_thread) == 0) {}
+        pthread_key_t key;
+        bool made;
+    } key;
+    return key.made && pthread_setspecific(key.key, &store) == 0;
+}
 
 unsigned shift_of(std::size_t bytes) noexcept {
     const unsigned shift = unsigned(std::bit_width(bytes - 1));
@@ -65,11 +73,11 @@ void* take_array(std::size_t bytes) noexcept {
 
 void give_array(void* array, std::size_t bytes) noexcept {
     const unsigned shift = shift_of(bytes);
-    if (shift > most_shift || store.count[shift - least_shift] >= kept_per_size || store.ended) {
+    if (!store.noted && !store.ended) store.noted = note_end_of_thread();
+    if (shift > most_shift || store.count[shift - least_shift] >= kept_per_size || store.ended || !store.noted) {
         std::free(array);
         return;
     }
-    ending.armed = true;  // its first use has its destructor called
     store.first[shift - least_shift] = new (array) Kept{store.first[shift - least_shift]};
     ++store.count[shift - least_shift];
 }

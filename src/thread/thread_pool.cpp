@@ -209,8 +209,12 @@ Plan plan_of(std::string_view url, Spread spread, std::uint32_t threads) noexcep
 
 Result<PoolListener> ThreadPool::listen_source(std::string_view url, Source source, Spread spread) noexcept {
     if (size() == 0 || state_->stopped) return Error(Errc::misuse, Step::listen);
+    const auto no_memory = [this] {
+        std::snprintf(state_->failure, sizeof state_->failure, "no memory for a listener");
+        return Error(Errc::out_of_memory, Step::listen);
+    };
     auto* made = new (std::nothrow) PoolListener::State;
-    if (made == nullptr) return Errc::out_of_memory;
+    if (made == nullptr) return no_memory();
     PoolListener listener;
     listener.state_ = made;
     made->pool = this;
@@ -221,7 +225,7 @@ Result<PoolListener> ThreadPool::listen_source(std::string_view url, Source sour
         made->raw.resize(count, nullptr);
         for (std::uint32_t i = 0; i < count; ++i) made->loops.push_back(loop(i).ref());
     } catch (...) {
-        return Errc::out_of_memory;
+        return no_memory();
     }
     made->next = state_->listeners;
     state_->listeners = made;

@@ -80,8 +80,8 @@ private:
         if (nanoseconds_) {
             const timespec limit{time_t(timeout_ns / 1'000'000'000), long(timeout_ns % 1'000'000'000)};
             const int got = epoll_pwait2(fd_, events_, events_per_wait, &limit, nullptr);
-            if (got >= 0 || errno != ENOSYS) return got;
-            nanoseconds_ = false;  // before Linux 5.11, or a filter that does not know the call
+            if (got >= 0 || (errno != ENOSYS && errno != EPERM)) return got;
+            nanoseconds_ = false;  // before Linux 5.11, or a container's filter that does not know the call
         }
         const std::int64_t ms = timeout_ns / 1'000'000 + 1;
         return epoll_wait(fd_, events_, events_per_wait, ms > INT32_MAX ? INT32_MAX : int(ms));

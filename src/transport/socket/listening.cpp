@@ -168,7 +168,7 @@ void SocketPort::retry_listeners() noexcept {
 Result<SocketLink*> SocketPort::wrap_accepted(int fd, Flavor flavor, const Address& peer) noexcept {
     SocketLink* link = take_link();
     if (link == nullptr) {
-        ::close(fd);
+        close_with_reset(fd);
         return Errc::out_of_memory;
     }
     link->state = SocketLink::State::open;
@@ -179,7 +179,7 @@ Result<SocketLink*> SocketPort::wrap_accepted(int fd, Flavor flavor, const Addre
 }
 
 void SocketPort::drop_accepted(SocketLink& link) noexcept {
-    close_descriptor(link, false);
+    close_descriptor(link, link.flavor == Flavor::tcp);
     release(link);
 }
 
@@ -345,7 +345,11 @@ Result<int> open_bound_socket(const Endpoint& at, Flavor flavor, bool shared, co
     bound = wanted;
     if (!local) {
         bound.size = sizeof bound.storage;
-        getsockname(fd, &bound.base, &bound.size);
+        if (getsockname(fd, &bound.base, &bound.size) != 0) {  // a port that nobody can name is of no use
+            const Error failure = bind_failed(at, errno, Step::bind, why);
+            ::close(fd);
+            return failure;
+        }
     }
     return fd;
 }

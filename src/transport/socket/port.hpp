@@ -15,6 +15,9 @@
 namespace evpl::transport::socket {
 
 class SocketPort;
+
+/// Closes it so that a TCP peer sees a reset: what it has got is not all there is.
+void close_with_reset(int fd) noexcept;
 struct ZeroCopy;
 struct DatagramExtra;
 struct DatagramBatch;

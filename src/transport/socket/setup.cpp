@@ -155,15 +155,18 @@ void SocketPort::alarm() {
 
 // -- ends ------------------------------------------------------------------------------------------------------
 
+void close_with_reset(int fd) noexcept {
+    const linger now{1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    ::close(fd);
+}
+
 void SocketPort::close_descriptor(SocketLink& link, bool reset) noexcept {
     const int fd = link.watched_fd;
     if (fd < 0) return;
-    if (reset) {
-        const linger now{1, 0};
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-    }
     sleeper.remove(link, true);
-    ::close(fd);
+    if (reset) close_with_reset(fd);
+    else ::close(fd);
     if (paused_listeners_ != nullptr) retry_after(retry_ns);
 }
 
@@ -171,7 +174,8 @@ void SocketPort::fail(SocketLink& link, Error error) noexcept {
     if (link.state == SocketLink::State::closed) return;
     link.state = SocketLink::State::closed;
     link.end = error;
-    close_descriptor(link, false);
+    // After a failure the peer must not take what it has got for all there is.
+    close_descriptor(link, error.code() != Errc::end && link.flavor == Flavor::tcp);
     owe(link, SocketLink::owe_close | SocketLink::owe_retire);
 }
 
