@@ -81,8 +81,10 @@ void failonce_report(void (*told)(const char* call, long count)) {
     static __typeof__(&name) real; \
     if (real == NULL) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
+/* Sanitizers bring their own allocator, which does not go together with this; their leak checker counts instead. */
 /* -- memory ------------------------------------------------------------------------------------------------------ */
 
+#ifndef FAILONCE_LEAVES_MEMORY
 static struct call memory = {.name = "memory"};
 
 /* dlsym(3) may allocate before it has found calloc: such blocks come from here and are never freed. */
@@ -134,6 +136,8 @@ void free(void* block) {
     atomic_fetch_sub(&live_blocks, 1);
     real(block);
 }
+
+#endif
 
 /* -- the rest ---------------------------------------------------------------------------------------------------- */
 

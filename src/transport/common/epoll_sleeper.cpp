@@ -3,9 +3,12 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <ctime>
 #include <new>
+
+#include "base/log_line.hpp"
 
 namespace evpl::transport {
 namespace {
@@ -18,6 +21,13 @@ constexpr unsigned address_bits = 48;
 
 std::uint64_t name_of_watcher(const Watcher& watcher) noexcept {
     return (std::uint64_t(watcher.tag) << address_bits) | reinterpret_cast<std::uintptr_t>(&watcher);
+}
+
+/// Once per process, however many loops find out.
+void tell_of_milliseconds() noexcept {
+    constinit static std::atomic<bool> told{false};
+    if (told.exchange(true, std::memory_order_relaxed)) return;
+    base::log_line(LogLevel::info, "loops wait in whole milliseconds: epoll_pwait2 is refused (it needs Linux 5.11, and a filter that knows it)");
 }
 
 class EpollSleeper final : public Sleeper {
@@ -82,6 +92,7 @@ private:
             const int got = epoll_pwait2(fd_, events_, events_per_wait, &limit, nullptr);
             if (got >= 0 || (errno != ENOSYS && errno != EPERM)) return got;
             nanoseconds_ = false;  // before Linux 5.11, or a container's filter that does not know the call
+            tell_of_milliseconds();
         }
         const std::int64_t ms = timeout_ns / 1'000'000 + 1;
         return epoll_wait(fd_, events_, events_per_wait, ms > INT32_MAX ? INT32_MAX : int(ms));
