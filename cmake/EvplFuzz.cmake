@@ -1,6 +1,10 @@
 # tests/fuzz/<name>_fuzz.cpp: a libFuzzer program where EVPL_FUZZ is on; elsewhere a program that replays
 # tests/fuzz/corpus/<name>/ with the tests.
 
+# Targets that play on the stage of the simulation tests.
+find_package(GTest REQUIRED)
+set(evpl_program_fuzz_sources ${PROJECT_SOURCE_DIR}/tests/sim/actor.cpp ${PROJECT_SOURCE_DIR}/tests/sim/stage.cpp)
+
 file(GLOB fuzz_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/*_fuzz.cpp)
 if(EVPL_FUZZ AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   message(FATAL_ERROR "EVPL_FUZZ needs clang, this is ${CMAKE_CXX_COMPILER_ID}")
@@ -8,11 +12,11 @@ endif()
 foreach(source IN LISTS fuzz_sources)
   cmake_path(GET source STEM program)
   string(REGEX REPLACE "_fuzz$" "" name ${program})
-  add_executable(${program} ${source})
+  add_executable(${program} ${source} ${evpl_${program}_sources})
   evpl_compile_like_us(${program})
   set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fuzz)
   target_include_directories(${program} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
-  target_link_libraries(${program} PRIVATE evpl_static fmt::fmt-header-only Threads::Threads)
+  target_link_libraries(${program} PRIVATE evpl_static fmt::fmt-header-only GTest::gtest Threads::Threads)
   if(EVPL_FUZZ)
     target_link_options(${program} PRIVATE -fsanitize=fuzzer)
   else()

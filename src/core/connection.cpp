@@ -42,6 +42,7 @@ void ConnectionState::set_pause(bool pause) noexcept {
 
 void ConnectionState::after_take() noexcept {
     if (receive_paused && inbox.bytes() <= limits.receive / 2 && descriptors.size() <= descriptors_most / 2) set_pause(false);
+    else if (receive_paused && inbox.count() == 0) arm_deadlines();  // only descriptors that nobody takes are in the way
     if (inbox.count() == 0 && (peer_ended || link_closed)) note(ev_end);
 }
 

@@ -471,7 +471,7 @@ void ConnectionState::settle() {
 
 void ConnectionState::arm_deadlines() noexcept {
     std::int64_t due = std::min(open_by_ns, shutdown_by_ns);
-    if (receive_idle_ns != INT64_MAX && !receive_paused) due = std::min(due, AlarmWheel::due_after(last_received_ns, receive_idle_ns));
+    if (receive_idle_ns != INT64_MAX && awaits_bytes()) due = std::min(due, AlarmWheel::due_after(last_received_ns, receive_idle_ns));
     if (send_stalled_ns != INT64_MAX && queued_bytes > 0) due = std::min(due, AlarmWheel::due_after(last_progress_ns, send_stalled_ns));
     if (due == INT64_MAX) core.timers.cancel_alarm(deadline);
     else core.timers.set_alarm(deadline, core.now_ns(), due);
@@ -482,7 +482,7 @@ void ConnectionState::deadline_due() noexcept {
     const std::int64_t now = base::clock_ns();
     if (now >= open_by_ns) return begin_close(Error(Errc::timed_out, Connector::step_of(*this), Who::peer));
     if (now >= shutdown_by_ns) return begin_close(Error(Errc::timed_out, Step::close, Who::peer));
-    if (receive_idle_ns != INT64_MAX && !receive_paused && now >= AlarmWheel::due_after(last_received_ns, receive_idle_ns)) {
+    if (receive_idle_ns != INT64_MAX && awaits_bytes() && now >= AlarmWheel::due_after(last_received_ns, receive_idle_ns)) {
         return begin_close(Error(Errc::timed_out, Step::recv, Who::peer));
     }
     if (send_stalled_ns != INT64_MAX && queued_bytes > 0 && now >= AlarmWheel::due_after(last_progress_ns, send_stalled_ns)) {

@@ -78,6 +78,8 @@ public:
     std::size_t receive_most() noexcept;
     void end_landing() noexcept;
     void arm_deadlines() noexcept;
+    /// A receive deadline counts: we have read all there is. Not while unread bytes stop reading; that is our own time.
+    bool awaits_bytes() const noexcept { return !receive_paused || inbox.count() == 0; }
     void set_pause(bool pause) noexcept;
 
     /// Descriptors that came with bytes and wait for recv_descriptor(): reading stops here.
