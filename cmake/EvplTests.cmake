@@ -166,6 +166,8 @@ evpl_add_script_test(includes TIMEOUT 60 LABELS style
   COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/check_includes.py ${PROJECT_SOURCE_DIR})
 evpl_add_script_test(includes_self_test TIMEOUT 60 LABELS style
   COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/check_includes.py --self-test)
+evpl_add_script_test(reliability TIMEOUT 60 LABELS style
+  COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/reliability.py --check)
 evpl_add_script_test(summary_self_test TIMEOUT 60 LABELS style
   COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/summarise_tests.py --self-test)
 
