@@ -72,6 +72,7 @@ struct Reader {
                     require(n <= std::min(before, sizeof some));
                     if (n == 0) break;
                     peer.consume(n);  // of a frame that is not all there, nothing
+                    if (!peer.is_open()) break;  // a frame behind it is nonsense: all is dropped
                     const std::size_t taken = before - peer.available();
                     require(taken <= n);
                     all.insert(all.end(), some, some + taken);
