@@ -122,6 +122,23 @@ TEST_P(LocalTest, StopsReadingAtTooManyDescriptors) {
     EXPECT_EQ(open_descriptors(), before);
 }
 
+// Goal: a receive deadline also ends a peer that is not read from because nobody takes its descriptors: nothing else would.
+TEST_P(LocalTest, ADeadlineEndsAPeerWhoseDescriptorsNobodyTakes) {
+    EVPL_NEEDS(descriptors);
+    Peer server, client;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    server.when_recv = [&](Connection& c) { server.drain(c); };
+    const Fd file = file_with("file");
+    const int before = open_descriptors();
+    for (int i = 0; i < 100; ++i) EXPECT_TRUE(client.get()->send_descriptor(file.get(), chain_of(world.loop(), "x", 1)).ok());
+    ASSERT_TRUE(world.until([&] { return server.get()->metrics().receive_pauses > 0; }));
+    server.get()->deadline_recv(20_ms);
+    ASSERT_TRUE(world.until([&] { return server.closed() && client.closed(); }));
+    EXPECT_EQ(server.closed_with, Errc::timed_out);
+    EXPECT_LT(open_descriptors(), before) << "neither connection, nor what came along, is kept";
+}
+
 // Goal: descriptors that nobody takes are closed with the connection: the world's end would see them.
 TEST_P(LocalTest, ClosesDescriptorsThatNobodyTakes) {
     EVPL_NEEDS(descriptors);
