@@ -49,7 +49,7 @@ HEAVY = set(
     "streambuf string strstream thread unordered_map unordered_set variant vector".split()
 )
 # These are modules of their own on top of the core headers.
-MAY_BE_HEAVY = {"co.hpp", "http.hpp", "rpc2.hpp", "zmtp.hpp"}
+MAY_BE_HEAVY = {"co_join.hpp", "http.hpp", "rpc2.hpp", "zmtp.hpp"}
 # What only a device's folder may know.
 DEVICE_HEADER = re.compile(r"(infiniband|rdma|mellanox)/|linux/io_uring\.h|liburing|rte_|vppinfra/|vnet/|svm/|vcl/")
 SYSTEM_HEADER = re.compile(r"[a-z_0-9]+|std(def|int|bool)\.h|(sys|netinet|arpa)/[a-z_0-9]+\.h")
@@ -153,7 +153,7 @@ ALLOWED = {
     "#pragma GCC visibility push(default)\nnamespace evpl {\nnamespace detail {}\n}  // namespace evpl\n"
     "#pragma GCC visibility pop\n",
     "include/evpl/loop.hpp": '#include "evpl/buffer.hpp"\n',
-    "include/evpl/co.hpp": "#include <coroutine>\n#include <memory>\n",
+    "include/evpl/co_join.hpp": "#include <coroutine>\n#include <memory>\n",
     "src/memory/heap.hpp": '#include "evpl/buffer.hpp"\n',
     "src/core/loop_core.hpp": '#include <vector>\n#include "memory/heap.hpp"\n#include "transport/transport.hpp"\n',
     "src/core/loop_core.cpp": '#include "core/loop_core.hpp"\n#include "loop_core.hpp"\n',

@@ -137,6 +137,10 @@ public:
     Result<void> recv_into(Buffer target) noexcept;
     /// The buffer of recv_into, once it is full or the peer has ended; empty before.
     Buffer landed() noexcept;
+    /// Ends a recv_into that nobody waits for any more: what has landed is unread bytes again. Errors: out_of_memory, which ends the connection.
+    Result<void> cancel_recv_into() noexcept;
+    /// Where `what` begins among the unread bytes, at `from` or behind; SIZE_MAX: nowhere yet. Cost: visits the bytes from there on.
+    std::size_t find(std::string_view what, std::size_t from = 0) const noexcept;
     /// A descriptor that came with the bytes read last (caps().descriptors); -1 when there is none. The caller closes it.
     int recv_descriptor() noexcept;
 

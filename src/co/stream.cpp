@@ -1,69 +1,15 @@
-// The waiting of coroutines: what a connection's events resume, and what ends a wait early.
+// Connections for coroutines: what their events resume.
+#include <algorithm>
 #include <new>
 
-#include "evpl/co.hpp"
+#include "evpl/co_run.hpp"
+#include "evpl/co_stream.hpp"
 
 namespace evpl::co {
 namespace detail {
-namespace {
-constexpr Limit farewell = within(10_s);  // for a peer that does not end its side
-}
-
-void destroy_from_root(Promise* leaf) noexcept {
-    while (leaf->parent != nullptr) leaf = leaf->parent;
-    leaf->self.destroy();
-}
-
-// -- one wait --------------------------------------------------------------------------------------------------
-
-bool Wait::begin(Promise& promise, Loop& loop, Wait** slot, Until until) noexcept {
-    if (until.token != nullptr && until.token->cancelled()) error = Error(Errc::cancelled);
-    else if (*slot != nullptr) error = Error(Errc::misuse);
-    else if (ready()) return false;
-    if (ended()) return false;
-    if (until.limit.duration != Duration::forever()) {
-        auto timer = loop.after(until.limit.duration, [this] { fail(Error(Errc::timed_out)); });
-        if (!timer) {
-            error = timer.error();
-            return false;
-        }
-        timer_ = *std::move(timer);
-    }
-    promise_ = &promise;
-    slot_ = slot;
-    *slot = this;
-    if (until.token != nullptr) {
-        token_ = until.token;
-        next_ = std::exchange(token_->first_, this);
-        link_ = &token_->first_;
-        if (next_ != nullptr) next_->link_ = &next_;
-    }
-    return true;
-}
-
-void Wait::unhook() noexcept {
-    if (slot_ != nullptr) *std::exchange(slot_, nullptr) = nullptr;
-    if (link_ != nullptr) {
-        *link_ = next_;
-        if (next_ != nullptr) next_->link_ = link_;
-        link_ = nullptr;
-    }
-    timer_.cancel();
-}
-
-void Wait::resume() noexcept {
-    unhook();
-    promise_->self.resume();
-}
-
-void Wait::fail(Error reason) noexcept {
-    error = reason;
-    resume();
-}
-
 // -- the connection's events -----------------------------------------------------------------------------------
 
-StreamState* StreamState::create(Loop& loop) { return new StreamState(loop); }
+StreamState* StreamState::create(Loop& loop) noexcept { return new (std::nothrow) StreamState(loop); }
 
 void StreamState::unref() noexcept {
     if (--refs_ == 0) delete this;
@@ -108,38 +54,29 @@ void StreamState::orphan() noexcept {
     connection->shutdown(farewell);
 }
 
-void close_threw(StreamState& state) noexcept {
-    if (state.connection != nullptr) state.connection->close(Error(Errc::handler_threw));
+void close_for(StreamState& state, Errc reason) noexcept {
+    if (state.connection != nullptr) state.connection->close(Error(reason));
 }
 
-// -- sleep and connect -----------------------------------------------------------------------------------------
-
-/// Rings once. Dropped unrung while its coroutine sleeps, the loop has ended: so does the coroutine.
-struct Sleep::Ring {
-    explicit Ring(Sleep& sleeping) noexcept : sleep(&sleeping) {}
-    Ring(Ring&& other) noexcept : sleep(std::exchange(other.sleep, nullptr)) {}
-    ~Ring() {
-        if (sleep == nullptr || sleep->promise_ == nullptr) return;
-        destroy_from_root(std::exchange(sleep->promise_, nullptr));
-    }
-    void operator()() noexcept { std::exchange(std::exchange(sleep, nullptr)->promise_, nullptr)->self.resume(); }
-    Sleep* sleep;
-};
-
-bool Sleep::begin(Promise& promise) noexcept {
-    auto timer = loop_.after(delay_, Ring(*this));
-    if (!timer) {
-        error_ = timer.error();
-        return false;
-    }
-    timer_ = *std::move(timer);
-    promise_ = &promise;
-    return true;
+void StreamState::on_completed(Connection&, Completion& done) noexcept {
+    RemoteWait* waiting = remotes;
+    while (waiting != nullptr && waiting->id_ != done.id) waiting = waiting->next_;
+    if (waiting == nullptr) return;  // it was ended early
+    waiting->done_ = true;
+    waiting->error = done.error;
+    waiting->block_ = std::move(done.buffer);
+    if (waiting->waits()) waiting->resume();
 }
 
-Connecting::Connecting(Loop& loop, std::string_view url, Until until)
-    : state_(StreamState::create(loop)), stream_(*state_), until_{Limit{}} {
+// -- connect ---------------------------------------------------------------------------------------------------
+
+Connecting::Connecting(Loop& loop, std::string_view url, Until until) noexcept : loop_(loop), state_(StreamState::create(loop)) {
     until_.token = until.token;
+    if (state_ == nullptr) {
+        error = Error(Errc::out_of_memory, Step::connect);
+        return;
+    }
+    ++state_->streams;
     const auto made = evpl::connect(loop, url, Handler(*state_), until.limit);
     if (!made) error = made.error();
     else state_->connection = made->get();
@@ -147,23 +84,41 @@ Connecting::Connecting(Loop& loop, std::string_view url, Until until)
 
 Connecting::~Connecting() {
     unhook();
+    if (state_ == nullptr) return;
+    if (--state_->streams == 0) state_->orphan();
     state_->unref();
 }
 
 bool Connecting::ready() noexcept { return state_->open || state_->connection == nullptr; }
 
 Result<Stream> Connecting::await_resume() noexcept {
-    if (ended()) return error;  // the Stream ends the attempt
+    if (ended()) return error;  // the attempt ends with us
     if (state_->connection == nullptr) return state_->reason;
-    return std::move(stream_);
+    return Stream(*state_);
 }
+
+// -- remote operations -----------------------------------------------------------------------------------------
+
+RemoteWait::RemoteWait(StreamState& state, Result<OperationId> started, Until until) noexcept : state_(state), until_(until) {
+    if (!started) {
+        error = started.error();
+        return;
+    }
+    id_ = *started;
+    next_ = std::exchange(state.remotes, this);
+}
+
+RemoteWait::~RemoteWait() {
+    for (RemoteWait** at = &state_.remotes; *at != nullptr; at = &(*at)->next_) {
+        if (*at != this) continue;
+        *at = next_;
+        return;
+    }
+}
+
+bool RemoteWait::start(Promise& promise) noexcept { return begin(promise, *state_.loop, nullptr, until_); }
 
 }  // namespace detail
-
-void Cancel::cancel() noexcept {
-    cancelled_ = true;
-    while (first_ != nullptr) first_->fail(Error(Errc::cancelled));
-}
 
 // -- operations ------------------------------------------------------------------------------------------------
 
@@ -178,6 +133,7 @@ bool Stream::Recv::ready() noexcept {
         error = Error(Errc::not_supported, Step::recv);
         return true;
     }
+    if (what_ == What::until) return take_until(*c);
     if (what_ == What::some) {
         got_ = c->recv(bytes_);
         if (!got_.empty() || bytes_ == 0) return true;
@@ -191,6 +147,58 @@ bool Stream::Recv::ready() noexcept {
     }
     got_ = *std::move(taken);
     return what_ == What::message || !got_.empty() || bytes_ == 0;
+}
+
+bool Stream::Recv::take_until(Connection& connection) noexcept {
+    if (delimiter_.empty()) {
+        error = Error(Errc::misuse, Step::recv);
+        return true;
+    }
+    const std::size_t most = std::min<std::size_t>(bytes_, connection.limits().receive);
+    const std::size_t at = connection.find(delimiter_, looked_);
+    if (at != SIZE_MAX && at + delimiter_.size() <= most) {
+        got_ = connection.recv(at + delimiter_.size());
+        return true;
+    }
+    const std::size_t there = connection.available();
+    if (at != SIZE_MAX || there >= most) error = Error(Errc::too_large, Step::recv, Who::peer);
+    else if (state_.peer_ended) error = Error(Errc::end, Step::recv, Who::peer);
+    looked_ = there >= delimiter_.size() ? there - delimiter_.size() + 1 : 0;
+    return ended();
+}
+
+bool Stream::RecvInto::ready() noexcept {
+    Connection* const c = state_.connection;
+    if (c == nullptr) {
+        error = state_.reason;
+        return true;
+    }
+    if (!landing_) {
+        if (const auto began = c->recv_into(std::move(block_)); !began) {
+            error = began.error();
+            return true;
+        }
+        landing_ = true;
+    }
+    block_ = c->landed();
+    if (!block_) return false;
+    landing_ = false;
+    if (block_.empty()) error = Error(Errc::end, Step::recv, Who::peer);
+    return true;
+}
+
+Stream::RecvInto::~RecvInto() {
+    if (landing_ && state_.connection != nullptr) (void)state_.connection->cancel_recv_into();
+}
+
+Stream::Remote Stream::read(const RemoteRegion& region, std::uint64_t offset, Buffer into, Until until) noexcept {
+    if (state_->connection == nullptr) return {*state_, state_->reason, until};
+    return {*state_, state_->connection->read(region, offset, std::move(into)), until};
+}
+
+Stream::Remote Stream::write(const RemoteRegion& region, std::uint64_t offset, Buffer from, Until until) noexcept {
+    if (state_->connection == nullptr) return {*state_, state_->reason, until};
+    return {*state_, state_->connection->write(region, offset, std::move(from)), until};
 }
 
 bool Stream::Room::ready() noexcept {

@@ -315,6 +315,52 @@ Buffer Connection::landed() noexcept {
     return std::move(c.landing);
 }
 
+Result<void> Connection::cancel_recv_into() noexcept {
+    auto& c = state_of(*this);
+    if (!c.landing) return {};
+    c.end_landing();  // the block has the bytes that have landed
+    c.landing_done = false;
+    Buffer there = std::move(c.landing);
+    if (there.empty()) return {};
+    if (!c.inbox.push_front(std::move(there))) {
+        c.begin_close(Error(Errc::out_of_memory, Step::recv));
+        return Error(Errc::out_of_memory, Step::recv);
+    }
+    c.note(ConnectionState::ev_recv);
+    return {};
+}
+
+namespace {
+/// `what` stands at byte `at` of slice `i`, or across the slices from there.
+bool stands_at(const transport::SliceQueue& slices, std::uint32_t i, std::size_t at, std::string_view what) noexcept {
+    for (; i < slices.count(); ++i, at = 0) {
+        const std::size_t n = std::min<std::size_t>(what.size(), slices[i].size() - at);
+        if (std::memcmp(slices[i].data() + at, what.data(), n) != 0) return false;
+        what.remove_prefix(n);
+        if (what.empty()) return true;
+    }
+    return false;
+}
+}  // namespace
+
+std::size_t Connection::find(std::string_view what, std::size_t from) const noexcept {
+    const auto& c = state_of(*this);
+    if (c.phase > Phase::open || what.empty()) return SIZE_MAX;
+    std::size_t before = 0;  // bytes of the slices before this one
+    for (std::uint32_t i = 0; i < c.inbox.count(); before += c.inbox[i++].size()) {
+        const Buffer& slice = c.inbox[i];
+        std::size_t at = from > before ? from - before : 0;
+        while (at < slice.size()) {
+            const auto* hit = static_cast<const std::byte*>(std::memchr(slice.data() + at, what.front(), slice.size() - at));
+            if (hit == nullptr) break;
+            at = std::size_t(hit - slice.data());
+            if (stands_at(c.inbox, i, at, what)) return before + at;
+            ++at;
+        }
+    }
+    return SIZE_MAX;
+}
+
 int Connection::recv_descriptor() noexcept {
     auto& c = state_of(*this);
     if (c.descriptors.empty()) return -1;

@@ -1,62 +1,13 @@
 // Coroutines over every transport: what operations give, how deadlines, tokens and the end of a loop end them.
 #include <stdexcept>
 
-#include "evpl/co.hpp"
-#include "support/world.hpp"
-
-extern thread_local std::size_t news;  // calls of operator new on this thread
+#include "co/served.hpp"
 
 namespace evpl::test {
 namespace {
 
 class CoTest : public TransportTest {};
 class CoStreamTest : public TransportTest {};
-
-/// Counts the frames it lives in.
-struct Mark {
-    explicit Mark(int& counter) : count(&counter) { ++*count; }
-    Mark(const Mark&) = delete;
-    ~Mark() { --*count; }
-    int* count;
-};
-
-co::Task<> echo(co::Stream peer) {
-    while (auto bytes = co_await peer.recv())
-        if (!co_await peer.send(*std::move(bytes))) break;
-}
-
-void fail(std::exception_ptr) { ADD_FAILURE() << "the coroutine threw"; }
-
-/// A loop that serves `session`; what the client coroutines use is declared before it.
-struct Served {
-    template <class F>
-    Served(const Row& row, F session) : loop(World::quiet()) {
-        const std::string url = fresh_url(row);
-        auto made = co::serve(loop, url, session);
-        EXPECT_TRUE(made.ok()) << loop.last_failure();
-        if (!made) return;
-        where = dial_url(url, made->url());
-        listener = *std::move(made);
-    }
-    template <class F>
-    void client(F body) {
-        co::spawn(run(*this, body), fail);
-    }
-    template <class F>
-    static co::Task<> run(Served& self, F body) {
-        auto peer = co_await co::connect(self.loop, self.where, co::within(10_s));
-        EXPECT_TRUE(peer.ok());
-        if (peer) co_await body(*std::move(peer));
-        self.done = true;
-    }
-    bool finish() {
-        return drive(loop, [&] { return done; });
-    }
-    bool done = false;
-    std::string where;
-    Loop loop;
-    Listener listener;
-};
 
 TEST_P(CoTest, EchoesWhatWasSent) {
     Served world{GetParam(), echo};
@@ -205,47 +156,6 @@ TEST_P(CoStreamTest, OperationsAllocateNothing) {
 
 INSTANTIATE_TEST_SUITE_P(All, CoTest, connection_rows(), name_of_row);
 INSTANTIATE_TEST_SUITE_P(All, CoStreamTest, stream_rows(), name_of_row);
-
-// Goal: neither a million tasks that end at once nor many that end later grow the stack.
-TEST(CoTaskTest, CompletionsDoNotGrowTheStack) {
-    Loop loop(World::quiet());
-    long sum = 0;
-    auto one = [](long i) -> co::Task<long> { co_return i & 1; };
-    auto later = [](Loop& on) -> co::Task<> { (void)co_await co::sleep(on, Duration{}); };
-    auto all = [](Loop& on, long& out, auto now, auto late) -> co::Task<> {
-        for (long i = 0; i < 1'000'000; ++i) out += co_await now(i);
-        for (int i = 0; i < 20'000; ++i) co_await late(on);
-        out += 1;
-    };
-    co::spawn(all(loop, sum, one, later), fail);
-    EXPECT_EQ(loop.run_until_idle(), 0);
-    EXPECT_EQ(sum, 500'001);
-}
-
-TEST(CoTaskTest, WhatASpawnedTaskThrowsGoesToTheHook) {
-    int heard = 0;
-    auto bad = []() -> co::Task<> {
-        throw std::runtime_error("planted");
-        co_return;
-    };
-    auto outer = [](co::Task<> inner) -> co::Task<> { co_await inner; };
-    co::spawn(outer(bad()), [&](std::exception_ptr) { ++heard; });
-    EXPECT_EQ(heard, 1);
-}
-
-// Goal: a hook that throws itself takes nobody with it: its exception ends there.
-TEST(CoTaskTest, AHookThatThrowsEndsNothing) {
-    int heard = 0;
-    auto bad = []() -> co::Task<> {
-        throw std::runtime_error("planted");
-        co_return;
-    };
-    co::spawn(bad(), [&](std::exception_ptr) {
-        ++heard;
-        throw std::runtime_error("planted in the hook");
-    });
-    EXPECT_EQ(heard, 1);
-}
 
 // Goal: GCC 12 destroys braced temporaries in co_await expressions twice; operations and their options do not mind.
 TEST(CoTaskTest, BracedOptionsAreNotDestroyedTwice) {
