@@ -7,6 +7,7 @@ HIGHER_IS_BETTER = {RATE, MB}
 # Worst ratio evpl/floor that passes. For costs (CPU, latency) it is an upper bound, else a lower one.
 ECHO_BARS = {CPU: 1 / 0.96, RATE: 0.95, P50: 1 / 0.95}
 STREAM_BARS = {CPU: 1 / 0.96, MB: 0.95}
+COROUTINE_BARS = {CPU: 1 / 0.96, P50: 1.05}
 CONNECT_BARS = {CPU: 1 / 0.93, RATE: 0.93}
 UDP_BARS = {CPU: 1 / 0.96, RATE: 0.96}
 
@@ -52,8 +53,10 @@ GAP_SERVERS = (Server("floor-sleep", "epoll_echo"), Server("evpl-event", "evpl",
                Server("floor-spin", "epoll_echo", ("--spin",)))
 
 
-# One echo through both interfaces; C++ is the floor, C the row that is judged.
-INTERFACE_SERVERS = (Server("floor-A", "evpl_echo_cpp"), Server("evpl", "evpl_echo_c"), Server("floor-B", "evpl_echo_cpp"))
+# One echo through two interfaces; C++ callbacks are the floor, the other is the row that is judged.
+def interface_echo(name, program, connections, bars):
+    servers = (Server("floor-A", "evpl_echo_cpp"), Server("evpl", program), Server("floor-B", "evpl_echo_cpp"))
+    return Cell(name, "sleep", ("closed", "--connections", connections, "--size", 64, "--depth", 1), servers, bars)
 
 
 def echo(name, wait, connections, size, depth=1):
@@ -90,7 +93,9 @@ def all_cells():
     for gap_us in (20, 200, 2000, 20000):
         cells.append(Cell(f"hybrid-gaps-{gap_us}us", "mixed", ("open", "--gap-us", gap_us), GAP_SERVERS, {},
                           (P50, "p99_us", "server_cpu_percent", CPU), seconds=gap_us * 200 / 1e6, rounds=3))
-    cells.append(Cell("echo-c-64x64", "sleep", ("closed", "--connections", 64, "--size", 64, "--depth", 1), INTERFACE_SERVERS, ECHO_BARS))
+    cells.append(interface_echo("echo-c-64x64", "evpl_echo_c", 64, ECHO_BARS))
+    cells.append(interface_echo("echo-co-64x64", "evpl_echo_co", 64, COROUTINE_BARS))
+    cells.append(interface_echo("echo-co-1x64", "evpl_echo_co", 1, COROUTINE_BARS))
     cells.append(hold("idle-1000", 1000, 10, ("server_cpu_percent", "server_voluntary_switches")))
     cells.append(hold("memory-5000", 5000, 0.5, ("private_bytes_per_connection", "rss_bytes_per_connection")))
     return cells

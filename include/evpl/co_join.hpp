@@ -96,7 +96,8 @@ Branch run_beside(Task<T>& task, Room<T>& room) {
     if constexpr (std::is_void_v<T>) {
         co_await task;
     } else {
-        new (&room.value) T(co_await task);
+        T value = co_await task;
+        new (&room.value) T(std::move(value));
         room.set = true;
     }
 }

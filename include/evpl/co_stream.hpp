@@ -209,7 +209,7 @@ public:
     /// The next message of a message transport, which may be empty. Errors: also not_supported.
     Recv recv_message(Until until = {}) noexcept { return {*state_, Recv::What::message, 0, until}; }
     /// All up to and with the first `delimiter`, which must live until then. Errors: also too_large when it does not end within `max_bytes` (at most
-    /// limits().receive), end when the peer's last byte comes before it: what came is consumed by neither; misuse for an empty delimiter.
+    /// limits().message), end when the peer's last byte comes before it: what came is consumed by neither; misuse for an empty delimiter.
     Recv recv_until(std::string_view delimiter, std::size_t max_bytes = SIZE_MAX, Until until = {}) noexcept {
         return {*state_, Recv::What::until, max_bytes, until, delimiter};
     }

@@ -154,16 +154,19 @@ bool Stream::Recv::take_until(Connection& connection) noexcept {
         error = Error(Errc::misuse, Step::recv);
         return true;
     }
-    const std::size_t most = std::min<std::size_t>(bytes_, connection.limits().receive);
     const std::size_t at = connection.find(delimiter_, looked_);
-    if (at != SIZE_MAX && at + delimiter_.size() <= most) {
+    if (at != SIZE_MAX && at + delimiter_.size() <= bytes_) {
         got_ = connection.recv(at + delimiter_.size());
         return true;
     }
     const std::size_t there = connection.available();
-    if (at != SIZE_MAX || there >= most) error = Error(Errc::too_large, Step::recv, Who::peer);
-    else if (state_.peer_ended) error = Error(Errc::end, Step::recv, Who::peer);
+    if (at != SIZE_MAX || there >= bytes_) {
+        error = Error(Errc::too_large, Step::recv, Who::peer);
+        return true;
+    }
     looked_ = there >= delimiter_.size() ? there - delimiter_.size() + 1 : 0;
+    // One byte more than there is: asks to be told of it, and of the peer's end before it.
+    if (const auto more = connection.recv_exactly(std::uint32_t(there + 1)); !more) error = more.error();
     return ended();
 }
 

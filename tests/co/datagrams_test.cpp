@@ -47,20 +47,19 @@ TEST_P(CoDatagramTest, ReceivesEndByLimitTokenAndClose) {
     co::Cancel token;
     std::string seen;
     const auto body = [](co::Datagrams& on, co::Cancel& cancel, std::string& out) -> co::Task<> {
-        out += (co_await on.recv_from(co::within(5_ms))).error().text();
+        out += name_of((co_await on.recv_from(co::within(5_ms))).error().code());
         out += ", ";
-        out += (co_await on.recv_from(cancel)).error().text();
+        out += name_of((co_await on.recv_from(cancel)).error().code());
         out += ", ";
-        out += (co_await on.recv_from()).error().text();
-        out += (co_await on.send_to(on.socket() != nullptr ? on.socket()->local_address() : Address{}, "late")).ok() ? "!" : ".";
+        out += name_of((co_await on.recv_from()).error().code());
+        out += (co_await on.send_to(Address{}, "late")).ok() ? "!" : ".";
     };
     co::spawn(body(socket, token, seen), fail);
     drive_for(loop, 30_ms);
     token.cancel();
     socket.close();
     EXPECT_TRUE(drive(loop, [&] { return seen.ends_with('.'); })) << seen;
-    EXPECT_EQ(seen, std::string(Error(Errc::timed_out).text()) + ", " + std::string(Error(Errc::cancelled).text()) + ", " +
-                        std::string(Error(Errc::closed).text()) + ".");
+    EXPECT_EQ(seen, "timed_out, cancelled, closed.");
 }
 
 TEST_P(CoDatagramTest, ASecondReceiveAtATimeIsMisuse) {

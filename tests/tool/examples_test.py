@@ -119,13 +119,22 @@ class Examples(unittest.TestCase):
     def test_echo_client_in_c(self):
         self.test_echo_client("echo_client_c")
 
-    def test_echo_client_does_not_wait_for_ever(self):
+    def test_co_client(self):
+        self.test_echo_client("co_client")
+
+    def test_co_client_does_not_wait_for_ever(self):
+        self.test_echo_client_does_not_wait_for_ever("co_client")
+
+    def test_echo_client_does_not_wait_for_ever(self, program="echo_client"):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             began = time.monotonic()
-            answer = run("echo_client", f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+            answer = run(program, f"tcp://127.0.0.1:{listener.getsockname()[1]}")
             self.assertEqual(answer.returncode, 1)
             self.assertRegex(answer.stderr, "timed_out|timed out")
             self.assertGreater(time.monotonic() - began, 2.5)
+
+    def test_co_udp_echo(self):
+        self.test_udp_echo("co_udp_echo")
 
     def test_udp_echo_in_c(self):
         self.test_udp_echo("udp_echo_c")
@@ -298,10 +307,16 @@ class Examples(unittest.TestCase):
             peer.close()
         self.end(server)
 
-    def test_tcp_proxy(self):
+    def test_co_proxy(self):
+        self.test_tcp_proxy("co_proxy")
+
+    def test_co_proxy_takes_no_more_than_the_target_reads(self):
+        self.test_tcp_proxy_takes_no_more_than_the_target_reads("co_proxy")
+
+    def test_tcp_proxy(self, program="tcp_proxy"):
         ports = free_port(), free_port()
         target = self.serve("echo", f"tcp://127.0.0.1:{ports[1]}")
-        proxy = self.serve("tcp_proxy", f"tcp://127.0.0.1:{ports[0]}", f"tcp://127.0.0.1:{ports[1]}")
+        proxy = self.serve(program, f"tcp://127.0.0.1:{ports[0]}", f"tcp://127.0.0.1:{ports[1]}")
         connect(("127.0.0.1", ports[1])).close()
         with connect(("127.0.0.1", ports[0])) as peer:
             self.assertEqual(exchange(peer, pattern(4 << 20)), pattern(4 << 20))
@@ -315,10 +330,10 @@ class Examples(unittest.TestCase):
                 pass
         self.end(proxy)
 
-    def test_tcp_proxy_takes_no_more_than_the_target_reads(self):
+    def test_tcp_proxy_takes_no_more_than_the_target_reads(self, program="tcp_proxy"):
         with socket.create_server(("127.0.0.1", 0)) as target:
             port = free_port()
-            proxy = self.serve("tcp_proxy", f"tcp://127.0.0.1:{port}?rcvbuf=65536", f"tcp://127.0.0.1:{target.getsockname()[1]}?sndbuf=65536")
+            proxy = self.serve(program, f"tcp://127.0.0.1:{port}?rcvbuf=65536", f"tcp://127.0.0.1:{target.getsockname()[1]}?sndbuf=65536")
             with connect(("127.0.0.1", port)) as peer:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
                 silent, _ = target.accept()
