@@ -12,7 +12,7 @@ done
 if command -v strace >/dev/null; then
     python3 "$here/syscalls.py" --bin "$build/bin/bench" --evpl "$build/bin/evpl" | tee "$results/syscalls.txt"
 fi
-python3 "$here/compile_time.py" | tee "$results/compile_time.txt" || true
+python3 "$here/compile.py" | tee "$results/compile.txt" || true
 python3 "$here/segmentation.py" --evpl "$build/bin/evpl" | tee "$results/segmentation.txt" || true  # a bar missed is shown, the rest still runs
 # Building and the lines above have raised the load average: let it sink first.
 exec python3 "$here/compare.py" --wait 300 --bin "$build/bin/bench" --evpl "$build/bin/evpl" \

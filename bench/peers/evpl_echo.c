@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
     evpl_listener* listener = NULL;
     evpl_loop_new(&options, &loop);
     const evpl_error error = evpl_listen(loop, url, &echo, NULL, &listener);
+    if (error.code == EVPL_OK) printf("listening on %s\n", url), fflush(stdout);
     const int status = error.code != EVPL_OK ? evpl_complain(loop, error) : evpl_loop_run_until_signal(loop);
     evpl_listener_free(listener);
     evpl_loop_free(loop);

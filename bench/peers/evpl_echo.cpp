@@ -1,6 +1,7 @@
 // TCP echo on the library's C++ interface, in event mode, the twin of evpl_echo.c: evpl_echo_cpp --port N
 #include <evpl/evpl.hpp>
 
+#include <cstdio>
 #include <cstring>
 #include <string>
 
@@ -14,5 +15,6 @@ int main(int argc, char** argv) {
     evpl::Loop loop{{.mode = evpl::Mode::event}};
     auto listener = evpl::listen<Echo>(loop, std::string("tcp://127.0.0.1:") + argv[2]);
     if (!listener) return evpl::complain(loop, listener.error());
+    std::printf("listening on tcp://127.0.0.1:%s\n", argv[2]), std::fflush(stdout);
     return loop.run_until_signal();
 }

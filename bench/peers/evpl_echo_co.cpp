@@ -1,6 +1,7 @@
 // TCP echo on the library's coroutines, in event mode, the twin of evpl_echo.cpp: evpl_echo_co --port N
 #include <evpl/co.hpp>
 
+#include <cstdio>
 #include <cstring>
 #include <string>
 
@@ -16,5 +17,6 @@ int main(int argc, char** argv) {
     evpl::Loop loop{{.mode = evpl::Mode::event}};
     auto listener = co::serve(loop, std::string("tcp://127.0.0.1:") + argv[2], echo);
     if (!listener) return evpl::complain(loop, listener.error());
+    std::printf("listening on tcp://127.0.0.1:%s\n", argv[2]), std::fflush(stdout);
     return loop.run_until_signal();
 }
