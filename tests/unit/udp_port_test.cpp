@@ -17,8 +17,8 @@
 #include "evpl/endpoint.hpp"
 #include "memory/heap.hpp"
 #include "transport/common/epoll_sleeper.hpp"
-#include "transport/socket/datagram.hpp"
-#include "transport/socket/port.hpp"
+#include "transport/common/sockets/datagram.hpp"
+#include "transport/common/sockets/port.hpp"
 #include "transport/socket/socket.hpp"
 
 namespace {

@@ -10,7 +10,7 @@
 #include "evpl/address.hpp"
 #include "memory/heap.hpp"
 #include "transport/queue.hpp"
-#include "transport/socket/address_bytes.hpp"
+#include "transport/common/sockets/address_bytes.hpp"
 
 namespace evpl::transport::socket {
 

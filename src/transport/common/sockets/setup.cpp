@@ -10,14 +10,12 @@
 #include <cstring>
 #include <new>
 
-#include "transport/socket/port.hpp"
-#include "transport/socket/socket.hpp"
-#include "transport/socket/zero_copy.hpp"
+#include "transport/common/sockets/port.hpp"
+#include "transport/common/sockets/zero_copy.hpp"
 
 namespace evpl::transport::socket {
 namespace {
 
-constexpr std::uint32_t stream_events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 /// A full Unix backlog or a kernel without buffers is tried again after this long.
 constexpr std::int64_t retry_ns = 1'000'000;
 constexpr unsigned links_per_chunk = 32;
@@ -32,15 +30,23 @@ struct SocketPort::Chunk {
 SocketPort::SocketPort(Host& h, Sleeper& s) noexcept : host(h), sleeper(s), block(h.heap()) {}
 
 SocketPort::~SocketPort() {
+    close_links();
     while (Chunk* chunk = chunks_) {
         chunks_ = chunk->next;
         for (SocketLink& link : chunk->links) {
-            if (link.state != SocketLink::State::idle) close_descriptor(link, false);
             delete link.zero_copy;
             delete link.unix_target;
             close_datagram(link);
         }
         delete chunk;
+    }
+}
+
+void SocketPort::close_links() noexcept {
+    for (Chunk* chunk = chunks_; chunk != nullptr; chunk = chunk->next) {
+        for (SocketLink& link : chunk->links) {
+            if (link.state != SocketLink::State::idle) SocketPort::close_descriptor(link, false);
+        }
     }
 }
 
@@ -76,6 +82,15 @@ void SocketPort::release(SocketLink& link) noexcept {
     link.next = free_;
     free_ = &link;
 }
+
+Result<void> SocketPort::watch(SocketLink& link, std::uint32_t events) noexcept { return sleeper.add(link, link.watched_fd, events); }
+
+void SocketPort::read_again(SocketLink& link) {
+    if (link.flavor == Flavor::udp) datagram_ready(link, EPOLLIN);
+    else stream_ready(link, EPOLLIN);
+}
+
+bool SocketPort::holds(const SocketLink& link) const noexcept { return link.zero_copy != nullptr && link.zero_copy->pending(); }
 
 // -- what the port owes ----------------------------------------------------------------------------------------
 
@@ -114,13 +129,12 @@ void SocketPort::settle(SocketLink& link) {
     if ((owed & SocketLink::owe_open) != 0 && link.state == SocketLink::State::open) link.sink->opened();
     if ((owed & SocketLink::owe_read) != 0 && link.state == SocketLink::State::open && !link.read_ended) {
         if (link.receive_paused) link.owed |= SocketLink::owe_read;
-        else if (link.flavor == Flavor::udp) datagram_ready(link, EPOLLIN);
-        else stream_ready(link, EPOLLIN);
+        else read_again(link);
     }
     if ((owed & SocketLink::owe_close) != 0) link.sink->closed(link.end);
     if ((owed & SocketLink::owe_retire) == 0) return;
     Sink* sink = link.sink;
-    if ((link.owed & SocketLink::owe_retry) != 0) return;  // released when it leaves the retry list
+    if ((link.owed & SocketLink::owe_retry) != 0 || busy(link)) return;  // released when it leaves the retry list, or the kernel
     release(link);
     sink->retired();
 }
@@ -180,7 +194,7 @@ void SocketPort::fail(SocketLink& link, Error error) noexcept {
 }
 
 void SocketPort::outbox_empty(SocketLink& link) noexcept {
-    if (link.zero_copy != nullptr && link.zero_copy->pending()) return;  // asked again when the kernel has let go
+    if (holds(link)) return;  // asked again when the kernel has let go
     // With both directions at their end, close(2) says so to the peer, too.
     if (link.finishing || link.read_ended) return fail(link, Error(Errc::end, Step::close, Who::local));
     if (link.write_ended) return;
@@ -193,8 +207,7 @@ void SocketPort::close(Link& base, How how) {
     if (link.state == SocketLink::State::closed) return;
     if (how == How::abort || link.state == SocketLink::State::connecting) {
         const bool unsent = link.state == SocketLink::State::open && link.outbox->count() > 0;
-        const bool held = link.zero_copy != nullptr && link.zero_copy->pending();
-        close_descriptor(link, (unsent || held) && link.flavor == Flavor::tcp);
+        close_descriptor(link, (unsent || holds(link)) && link.flavor == Flavor::tcp);
         return fail(link, Error(Errc::closed, Step::close, Who::local));
     }
     (how == How::drain ? link.draining : link.finishing) = true;
@@ -209,13 +222,20 @@ void SocketPort::resume(Link& base) {
     owe(link, SocketLink::owe_read);  // the edge that came meanwhile is used up
 }
 
+Flavor family_of(const Endpoint& endpoint) noexcept { return endpoint.scheme().ends_with("unix") ? Flavor::unix_stream : Flavor::tcp; }
+
+Flavor flavor_of(const Endpoint& endpoint, const Options& options) noexcept {
+    if (family_of(endpoint) == Flavor::tcp) return Flavor::tcp;
+    return options.message_mode ? Flavor::unix_message : Flavor::unix_stream;
+}
+
 // -- connect ---------------------------------------------------------------------------------------------------
 
 Result<Link*> SocketPort::connect(const Endpoint& to, const Address& address, Sink& sink, SendQueue& outbox, Diagnostic& why) {
-    const bool local = to.scheme() == "unix";
-    auto options = parse_options(to, local ? Flavor::unix_stream : Flavor::tcp, why);
+    const bool local = family_of(to) == Flavor::unix_stream;
+    auto options = parse_options(to, family_of(to), why);
     if (!options) return options.error();
-    const Flavor flavor = !local ? Flavor::tcp : options->message_mode ? Flavor::unix_message : Flavor::unix_stream;
+    const Flavor flavor = flavor_of(to, *options);
     SocketAddress target = to_kernel(address);
     if (local) {
         const auto path = unix_address(to, why);
@@ -272,11 +292,9 @@ Error SocketPort::start_connect(SocketLink& link) noexcept {
     }
     if (result != 0 && errno != EINPROGRESS) return Error::from_errno(errno, Step::connect);
     const bool connected = result == 0;
-    if (const auto added = sleeper.add(link, fd, stream_events); !added) return added.error();
-    if (connected) {
-        link.state = SocketLink::State::open;
-        owe(link, SocketLink::owe_open);
-    }
+    if (connected) link.state = SocketLink::State::open;
+    if (const auto added = watch(link, stream_events); !added) return added.error();
+    if (connected) owe(link, SocketLink::owe_open);
     return {};
 }
 

@@ -2,7 +2,7 @@
 //
 // Accounting: every byte that leaves the outbox is reported by sent(), also of datagrams that could not be sent; those are told by
 // send_failed() first. A datagram socket never closes because of the network.
-#include "transport/socket/datagram.hpp"
+#include "transport/common/sockets/datagram.hpp"
 
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -15,7 +15,7 @@
 #include <type_traits>
 
 #include "evpl/log.hpp"
-#include "transport/socket/port.hpp"
+#include "transport/common/sockets/port.hpp"
 
 namespace evpl::transport::socket {
 namespace {
@@ -521,7 +521,9 @@ Error SocketPort::open_datagram(SocketLink& link, const Endpoint& at, const Addr
     }
     extra->control_bytes = extra->packet_info || extra->segments ? DatagramReceive::control_bytes_max : 0;
     link.caps = extra->segments ? &caps_of(Flavor::udp, false) : &caps_without_segmentation();
-    if (const auto added = sleeper.add(link, fd, datagram_events); !added) {
+    link.watched_fd = fd;
+    if (const auto added = watch(link, datagram_events); !added) {
+        link.watched_fd = -1;
         ::close(fd);
         return added.error();
     }

@@ -4,7 +4,7 @@
 
 #include <cerrno>
 
-#include "transport/socket/port.hpp"
+#include "transport/common/sockets/port.hpp"
 
 namespace evpl::transport::socket {
 namespace {

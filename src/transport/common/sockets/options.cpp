@@ -1,4 +1,4 @@
-#include "transport/socket/options.hpp"
+#include "transport/common/sockets/options.hpp"
 
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -11,7 +11,7 @@
 #include <cstring>
 
 #include "transport/options.hpp"
-#include "transport/socket/address_bytes.hpp"
+#include "transport/common/sockets/address_bytes.hpp"
 
 namespace evpl::transport::socket {
 namespace {

@@ -1,4 +1,4 @@
-#include "transport/socket/address_bytes.hpp"
+#include "transport/common/sockets/address_bytes.hpp"
 
 #include <cstddef>
 #include <cstdio>

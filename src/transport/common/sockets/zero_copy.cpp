@@ -1,4 +1,4 @@
-#include "transport/socket/zero_copy.hpp"
+#include "transport/common/sockets/zero_copy.hpp"
 
 #include <sys/socket.h>
 
@@ -7,7 +7,7 @@
 
 #include <linux/errqueue.h>
 
-#include "transport/socket/port.hpp"
+#include "transport/common/sockets/port.hpp"
 
 namespace evpl::transport::socket {
 namespace {

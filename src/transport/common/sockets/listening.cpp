@@ -9,8 +9,9 @@
 #include <cstring>
 #include <new>
 
-#include "transport/socket/port.hpp"
-#include "transport/socket/zero_copy.hpp"
+#include "transport/common/sockets/listening.hpp"
+#include "transport/common/sockets/port.hpp"
+#include "transport/common/sockets/zero_copy.hpp"
 
 namespace evpl::transport::socket {
 namespace {
@@ -30,129 +31,108 @@ bool peer_gave_up(int error) noexcept {
 
 }  // namespace
 
-class SocketListening final : public Listening, public Watcher {
-public:
-    SocketListening(SocketPort& owner, Flavor kind, const Options& settings) noexcept : flavor(kind), options(settings) { port = &owner; }
+void SocketListening::pause() noexcept {
+    paused_by_owner = true;
+    disarm();
+}
 
-    std::string_view url() const noexcept override { return url_text; }
-    std::uint16_t port_number() const noexcept override { return number; }
+void SocketListening::resume() noexcept {
+    paused_by_owner = false;
+    if (!waiting) arm();
+}
 
-    void pause() noexcept override {
-        paused_by_owner = true;
-        disarm();
+void SocketListening::close() noexcept {
+    if (waiting) unlist();
+    armed = false;
+    socket_port().unwatch(*this, true);
+    ::close(fd);
+    remove_file();
+    delete this;
+}
+
+std::uint32_t SocketListening::ready(std::uint32_t) {
+    for (unsigned i = 0; i < accepts_per_event && armed; ++i) {
+        if (!accept_one()) break;
     }
-    void resume() noexcept override {
-        paused_by_owner = false;
-        if (!waiting) arm();
-    }
+    return 0;
+}
 
-    void close() noexcept override {
-        if (waiting) unlist();
-        socket_port().sleeper.remove(*this, true);
-        ::close(fd);
-        remove_file();
-        delete this;
-    }
+void SocketListening::retry() noexcept {
+    if (!waiting) return;
+    unlist();
+    if (!paused_by_owner) arm();
+}
 
-    std::uint32_t ready(std::uint32_t) override {
-        for (unsigned i = 0; i < accepts_per_event && armed; ++i) {
-            if (!accept_one()) break;
-        }
-        return 0;
-    }
+bool SocketListening::arm() noexcept {
+    if (armed) return true;
+    armed = socket_port().watch(*this).ok();
+    return armed;
+}
 
-    /// Something was freed, or time has passed.
-    void retry() noexcept {
-        if (!waiting) return;
-        unlist();
-        if (!paused_by_owner) arm();
-    }
+bool SocketListening::accept_one() {
+    SocketAddress from;
+    const int peer_fd = ::accept4(fd, &from.base, &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    return peer_fd < 0 ? accept_failed(errno) : take_peer(peer_fd, from_kernel(from));
+}
 
-    bool arm() noexcept {
-        if (armed) return true;
-        armed = socket_port().sleeper.add(*this, fd, EPOLLIN).ok();
-        return armed;
-    }
-
-    SocketPort& socket_port() noexcept { return *static_cast<SocketPort*>(port); }
-
-    int fd = -1;
-    Flavor flavor;
-    Options options;
-    char url_text[200] = {};
-    std::uint16_t number = 0;
-    char path[108] = {};          // unix: the file to remove
-    dev_t device = 0;
-    ino_t inode = 0;
-    bool armed = false;
-    bool paused_by_owner = false;
-    bool waiting = false;         // in the port's list, for descriptors or memory
-    SocketListening* next_waiting = nullptr;
-
-private:
-    bool accept_one() {
-        SocketAddress from;
-        const int peer_fd = ::accept4(fd, &from.base, &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (peer_fd < 0) return accept_failed(errno);
-        const Address peer = from_kernel(from);
-        if (acceptor->taken(peer_fd, peer)) return true;
-        const auto link = socket_port().wrap_accepted(peer_fd, flavor, peer);
-        if (!link) {
-            wait_for_resources(link.error());
-            return false;
-        }
-        (*link)->caps = &caps_of(flavor, options.zero_copy);
-        if (options.zero_copy) (*link)->zero_copy = new (std::nothrow) ZeroCopy;
-        if (!acceptor->accepted(**link)) {
-            socket_port().drop_accepted(**link);
-            return true;
-        }
-        socket_port().start_accepted(**link);
-        return true;
-    }
-
-    bool accept_failed(int error) {
-        if (error == EINTR || peer_gave_up(error)) return true;
-        if (error == EAGAIN || error == EWOULDBLOCK) return false;
-        if (out_of_resources(error)) {
-            wait_for_resources(Error::from_errno(error, Step::accept));
-            return false;
-        }
-        disarm();
-        acceptor->failed(Error::from_errno(error, Step::accept));
+bool SocketListening::take_peer(int peer_fd, const Address& peer) {
+    if (acceptor->taken(peer_fd, peer)) return true;
+    const auto link = socket_port().wrap_accepted(peer_fd, flavor, peer);
+    if (!link) {
+        wait_for_resources(link.error());
         return false;
     }
-
-    void wait_for_resources(Error why) {
-        disarm();
-        waiting = true;
-        next_waiting = socket_port().paused_listeners_;
-        socket_port().paused_listeners_ = this;
-        socket_port().retry_after(accept_retry_ns);
-        acceptor->paused(why);
+    (*link)->caps = &caps_of(flavor, options.zero_copy);
+    if (options.zero_copy) (*link)->zero_copy = new (std::nothrow) ZeroCopy;
+    if (!acceptor->accepted(**link)) {
+        socket_port().drop_accepted(**link);
+        return true;
     }
+    socket_port().start_accepted(**link);
+    return true;
+}
 
-    void unlist() noexcept {
-        waiting = false;
-        for (SocketListening** at = &socket_port().paused_listeners_; *at != nullptr; at = &(*at)->next_waiting) {
-            if (*at != this) continue;
-            *at = next_waiting;
-            return;
-        }
+bool SocketListening::accept_failed(int error) {
+    if (error == EINTR || peer_gave_up(error)) return true;
+    if (error == EAGAIN || error == EWOULDBLOCK) return false;
+    if (out_of_resources(error)) {
+        wait_for_resources(Error::from_errno(error, Step::accept));
+        return false;
     }
+    disarm();
+    acceptor->failed(Error::from_errno(error, Step::accept));
+    return false;
+}
 
-    void disarm() noexcept {
-        if (!armed) return;
-        armed = false;
-        socket_port().sleeper.remove(*this, false);
-    }
+void SocketListening::wait_for_resources(Error why) {
+    disarm();
+    waiting = true;
+    next_waiting = socket_port().paused_listeners_;
+    socket_port().paused_listeners_ = this;
+    socket_port().retry_after(accept_retry_ns);
+    acceptor->paused(why);
+}
 
-    void remove_file() noexcept {
-        struct stat now {};
-        if (path[0] == '\0' || options.unlink == 0) return;
-        if (::stat(path, &now) == 0 && now.st_dev == device && now.st_ino == inode) ::unlink(path);
+void SocketListening::unlist() noexcept {
+    waiting = false;
+    for (SocketListening** at = &socket_port().paused_listeners_; *at != nullptr; at = &(*at)->next_waiting) {
+        if (*at != this) continue;
+        *at = next_waiting;
+        return;
     }
-};
+}
+
+void SocketListening::disarm() noexcept {
+    if (!armed) return;
+    armed = false;
+    socket_port().unwatch(*this, false);
+}
+
+void SocketListening::remove_file() noexcept {
+    struct stat now {};
+    if (path[0] == '\0' || options.unlink == 0) return;
+    if (::stat(path, &now) == 0 && now.st_dev == device && now.st_ino == inode) ::unlink(path);
+}
 
 void SocketPort::retry_listeners() noexcept {
     SocketListening* list = paused_listeners_;
@@ -162,6 +142,10 @@ void SocketPort::retry_listeners() noexcept {
         one->retry();
     }
 }
+
+Result<void> SocketPort::watch(SocketListening& listening) noexcept { return sleeper.add(listening, listening.fd, EPOLLIN); }
+
+void SocketPort::unwatch(SocketListening& listening, bool closing) noexcept { sleeper.remove(listening, closing); }
 
 // -- accepted links --------------------------------------------------------------------------------------------
 
@@ -184,27 +168,26 @@ void SocketPort::drop_accepted(SocketLink& link) noexcept {
 }
 
 void SocketPort::start_accepted(SocketLink& link) {
-    const auto added = sleeper.add(link, link.watched_fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+    const auto added = watch(link, stream_events);
     if (!added) return fail(link, added.error());
     link.sink->opened();
 }
 
 Result<Link*> SocketPort::adopt(const Endpoint& endpoint, int fd, const Address& peer, Sink& sink, SendQueue& outbox) {
     Diagnostic unused;
-    const bool local = endpoint.scheme() == "unix";
-    const auto options = parse_options(endpoint, local ? Flavor::unix_stream : Flavor::tcp, unused);
+    const auto options = parse_options(endpoint, family_of(endpoint), unused);
     if (!options) {
         ::close(fd);
         return options.error();
     }
-    const Flavor flavor = !local ? Flavor::tcp : options->message_mode ? Flavor::unix_message : Flavor::unix_stream;
+    const Flavor flavor = flavor_of(endpoint, *options);
     const auto wrapped = wrap_accepted(fd, flavor, peer);
     if (!wrapped) return wrapped.error();
     SocketLink& link = **wrapped;
     link.sink = &sink;
     link.outbox = &outbox;
     link.caps = &caps_of(flavor, options->zero_copy);
-    const auto added = sleeper.add(link, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+    const auto added = watch(link, stream_events);
     if (!added) {
         drop_accepted(link);
         return added.error();
@@ -255,10 +238,10 @@ int system_backlog() noexcept {
 }  // namespace
 
 Result<Listening*> SocketPort::listen(const Endpoint& at, bool shared, Acceptor& acceptor, Diagnostic& why) {
-    const bool local = at.scheme() == "unix";
-    const auto options = parse_options(at, local ? Flavor::unix_stream : Flavor::tcp, why);
+    const bool local = family_of(at) == Flavor::unix_stream;
+    const auto options = parse_options(at, family_of(at), why);
     if (!options) return options.error();
-    const Flavor flavor = !local ? Flavor::tcp : options->message_mode ? Flavor::unix_message : Flavor::unix_stream;
+    const Flavor flavor = flavor_of(at, *options);
     if (shared && local) return Errc::not_supported;
     SocketAddress bound;
     const auto opened = open_bound_socket(at, flavor, shared || options->reuse_port, *options, bound, why);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <sys/epoll.h>
 #include <sys/uio.h>
 
 #include <array>
@@ -8,22 +9,28 @@
 #include "memory/heap.hpp"
 #include "memory/ring_queue.hpp"
 #include "transport/common/receive_block.hpp"
-#include "transport/socket/address_bytes.hpp"
-#include "transport/socket/options.hpp"
+#include "transport/common/sockets/address_bytes.hpp"
+#include "transport/common/sockets/options.hpp"
 #include "transport/transport.hpp"
 
 namespace evpl::transport::socket {
 
 class SocketPort;
+class SocketListening;
+struct Driven;
 
 /// Closes it so that a TCP peer sees a reset: what it has got is not all there is.
 void close_with_reset(int fd) noexcept;
+
 struct ZeroCopy;
 struct DatagramExtra;
 struct DatagramBatch;
 struct DatagramBatchDeleter {
     void operator()(DatagramBatch* batch) const noexcept;
 };
+
+/// What a stream's or message socket's link waits for in an epoll set.
+inline constexpr std::uint32_t stream_events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
 /// One socket. From the port's type-stable pool.
 class SocketLink final : public Link, public Watcher {
@@ -54,12 +61,14 @@ public:
     Error end;                    ///< what closed() will say
     ZeroCopy* zero_copy = nullptr;
     DatagramExtra* datagram = nullptr;
+    Driven* driven = nullptr;  ///< what a port that drives its links by completions keeps for this one
     SocketAddress* unix_target = nullptr;  ///< while connecting: where to
     SocketLink* next = nullptr;
 };
 
-/// The kernel sockets of one loop.
-class SocketPort final : public Port {
+/// The kernel sockets of one loop: sockets, options, connecting, listening, ends and datagrams. By itself it is driven by readiness,
+/// through an epoll set; a port that is driven by completions derives from it and takes over what tells when a socket is to be looked at.
+class SocketPort : public Port {
 public:
     explicit SocketPort(Host& host, Sleeper& sleeper) noexcept;
     ~SocketPort() override;
@@ -95,12 +104,27 @@ public:
     /// alarm() comes after `delay_ns`, or earlier when that was asked for already.
     void retry_after(std::int64_t delay_ns) noexcept;
 
+    // -- who tells when there is something to do; links call the first two with state connecting (EPOLLOUT) or open
+    virtual Result<void> watch(SocketLink& link, std::uint32_t events) noexcept;
+    virtual Result<void> watch(SocketListening& listening) noexcept;
+    virtual void unwatch(SocketListening& listening, bool closing) noexcept;
+
     Host& host;
     Sleeper& sleeper;
     ReceiveBlock block;
 
-private:
+protected:
     friend class SocketListening;
+
+    virtual void close_descriptor(SocketLink& link, bool reset) noexcept;
+    /// What resume() and a retry ask for: bytes may wait in the kernel.
+    virtual void read_again(SocketLink& link);
+    /// The socket is full: writable() has to be told when it is not.
+    virtual void ask_for_room(SocketLink& link, bool wanted);
+    /// The kernel still uses memory that was taken from the outbox.
+    virtual bool holds(const SocketLink& link) const noexcept;
+    /// The kernel still has operations of a closed link.
+    virtual bool busy(const SocketLink& link) const noexcept { (void)link; return false; }
 
     // set-up
     void owe(SocketLink& link, std::uint8_t what) noexcept;
@@ -109,7 +133,7 @@ private:
     void finish_connect(SocketLink& link);
     void release(SocketLink& link) noexcept;
     void fail(SocketLink& link, Error error) noexcept;
-    void close_descriptor(SocketLink& link, bool reset) noexcept;
+    void close_links() noexcept;
 
     // data path
     std::uint32_t read_stream(SocketLink& link);
@@ -136,7 +160,6 @@ private:
     bool datagram_refused(SocketLink& link, int error);
     void drop_datagram(SocketLink& link, int error);
     void blame_segmentation(SocketLink& link) noexcept;
-    void ask_for_room(SocketLink& link, bool wanted);
     void retry_datagrams(SocketLink& link) noexcept;
     Error open_datagram(SocketLink& link, const Endpoint& at, const Address* remote, const Options& options, Diagnostic& why) noexcept;
     void close_datagram(SocketLink& link) noexcept;
@@ -145,11 +168,16 @@ private:
     SocketLink* free_ = nullptr;
     struct Chunk;
     Chunk* chunks_ = nullptr;
-    class SocketListening* paused_listeners_ = nullptr;
+    SocketListening* paused_listeners_ = nullptr;
     std::int64_t retry_at_ns_ = INT64_MAX;
     memory::RingQueue<SocketLink*, 16> retrying_;
     std::unique_ptr<DatagramBatch, DatagramBatchDeleter> datagrams_;  ///< made with the first datagram link
 };
+
+/// The flavor of a stream or message endpoint, by its scheme and options.
+Flavor flavor_of(const Endpoint& endpoint, const Options& options) noexcept;
+/// Its scheme's family of options.
+Flavor family_of(const Endpoint& endpoint) noexcept;
 
 /// A bound, not yet listening socket and its real address; the sentence in `why` names the endpoint.
 Result<int> open_bound_socket(const Endpoint& at, Flavor flavor, bool shared, const Options& options, SocketAddress& bound,
