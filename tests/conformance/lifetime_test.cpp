@@ -183,6 +183,9 @@ TEST_P(LifetimeTest, StopsAtTheLimitOfTheDrain) {
     Peer server, client;
     World world{GetParam()};
     ASSERT_TRUE(world.open(server, client));
+    QueueLimits limits = client.get()->limits();
+    limits.send_high = 8u << 20;  // more than the kernel's buffers may have room for after all, when something stirs them
+    client.get()->set_limits(limits);
     server.when_recv = [](Connection&) {};
     client.when_writable = std::ref(pump);
     pump(*client.get());
