@@ -107,6 +107,12 @@ Result<transport::Sleeper*> LoopCore::sleeper() noexcept {
     return sleeper_;
 }
 
+bool LoopCore::adopt_sleeper(transport::Sleeper& successor) noexcept {
+    sleeper_ = &successor;
+    if (nested_) (void)successor.fd();  // the host waits on the descriptor of the one before, which stays good
+    return true;
+}
+
 Result<transport::Port*> LoopCore::port_of(transport::Transport& transport) noexcept {
     for (PortEntry* entry = ports_; entry != nullptr; entry = entry->next) {
         if (entry->transport == &transport) return entry->port;

@@ -38,6 +38,7 @@ public:
     // -- Host
     memory::Heap& heap() noexcept override { return *heap_; }
     Result<transport::Sleeper*> sleeper() noexcept override;
+    bool adopt_sleeper(transport::Sleeper& successor) noexcept override;
     transport::Bell& bell() noexcept override { return control->bell; }
     std::int64_t now_ns() const noexcept override {
         if (now_stale_) read_clock();

@@ -326,6 +326,7 @@ int LoopCore::run(bool until_idle) noexcept {
     }
     control->clear_stop();
     stopping = draining_ = false;
+    if (sleeper_ != nullptr) sleeper_->hand_over();
     running_ = false;
     return 0;
 }
@@ -344,6 +345,7 @@ bool LoopCore::run_once(std::int64_t wait_ns) noexcept {
         busy = turn(wait_ns);
     }
     if (nested_) arm_for_host();
+    else if (sleeper_ != nullptr) sleeper_->hand_over();
     running_ = false;
     return busy;
 }
@@ -383,6 +385,7 @@ void LoopCore::stop_members(bool drain) noexcept {
 void LoopCore::arm_for_host() noexcept {
     armed_for_host_ = true;
     control->bell.prepare_sleep();
+    sleeper_->hand_over();
     bool now = has_work() || control->stop_requested();
     std::int64_t due = timers.next_due_ns();
     for (PortEntry* entry = ports_; memory_ports_ && entry != nullptr; entry = entry->next) {

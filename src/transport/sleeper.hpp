@@ -34,8 +34,10 @@ public:
     virtual unsigned wait(std::int64_t timeout_ns, unsigned events_max, std::uint32_t bytes_max) = 0;
     /// Events of the last wait are left over.
     virtual bool has_leftover() const noexcept = 0;
-    /// A descriptor that is readable when wait would find something (nesting); -1: none.
-    virtual int fd() const noexcept = 0;
+    /// A descriptor that is readable when wait would find something (nesting), from this call on; -1: none.
+    virtual int fd() noexcept = 0;
+    /// The loop returns to its caller, who may be long in coming back: what was put off until the next wait goes to the kernel now.
+    virtual void hand_over() noexcept {}
     /// Watchers added and not removed.
     virtual unsigned watched() const noexcept = 0;
     /// System calls made by wait so far.

@@ -158,6 +158,9 @@ class Host {
 public:
     virtual memory::Heap& heap() noexcept = 0;
     virtual Result<Sleeper*> sleeper() noexcept = 0;  ///< opened on first use
+    /// From now on the loop waits in `successor`, which it owns; the sleeper there was is the successor's to keep and to free, and who
+    /// holds it may go on using it. Called by ports when they open their first endpoint. False: this loop cannot.
+    virtual bool adopt_sleeper(Sleeper& successor) noexcept { (void)successor; return false; }
     virtual Bell& bell() noexcept = 0;                ///< other threads ring it to wake this loop
     virtual std::int64_t now_ns() const noexcept = 0; ///< monotonic, of this turn
     virtual std::uint32_t batch_bytes() const noexcept = 0;

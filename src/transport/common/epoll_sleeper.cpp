@@ -70,7 +70,7 @@ public:
     }
 
     bool has_leftover() const noexcept override { return next_ < count_; }
-    int fd() const noexcept override { return fd_; }
+    int fd() noexcept override { return fd_; }
     unsigned watched() const noexcept override { return watched_; }
     std::uint64_t system_calls() const noexcept override { return system_calls_; }
 
