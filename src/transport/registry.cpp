@@ -1,17 +1,21 @@
 // The backends, in an explicit list; which of them serves a scheme; and the process's answer to "what is here?".
 #include <array>
+#include <atomic>
 #include <cstdio>
 
+#include "base/log_line.hpp"
+#include "base/option.hpp"
 #include "transport/common/epoll_sleeper.hpp"
 #include "transport/inproc/inproc.hpp"
 #include "transport/sim/sim.hpp"
 #include "transport/socket/socket.hpp"
 #include "transport/transport.hpp"
+#include "transport/uring/uring.hpp"
 
 namespace evpl::transport {
 
 std::span<Transport* const> all_transports() noexcept {
-    static const std::array<Transport*, 3> list{&socket_transport(), &inproc_transport(), &sim_transport()};
+    static const std::array<Transport*, 4> list{&socket_transport(), &uring_transport(), &inproc_transport(), &sim_transport()};
     return list;
 }
 
@@ -31,15 +35,44 @@ Error say(Diagnostic& why, Errc code, const char* format, std::string_view a, st
     return Error(code, Step::parse);
 }
 
-Result<Choice> choose_generic(std::string_view scheme, std::string_view wire, Diagnostic& why) noexcept {
-    Choice best;
+/// One line for the process: what was wanted, why it is not here, what is used instead, and the remedy.
+void say_fallback(const Scheme& wanted, const Scheme& instead, const Probe& probe) noexcept {
+    static std::atomic<bool> said{false};
+    if (said.exchange(true, std::memory_order_relaxed)) return;
+    base::log_format(LogLevel::warning, "%.*s is absent, %.*s is used instead: %.*s. Remedy: %.*s", EVPL_SHOWN(wanted.name),
+                     EVPL_SHOWN(instead.name), int(probe.reason.size()), probe.reason.data(), int(probe.remedy.size()), probe.remedy.data());
+}
+
+/// The scheme that ?engine=uring asks for in the place of `scheme`; empty: none.
+std::string_view engine_of(const Endpoint& endpoint) noexcept {
+    if (endpoint.option("engine") != "uring") return {};
+    const std::string_view scheme = endpoint.scheme();
+    return scheme == "tcp" ? "uring" : scheme == "udp" ? "uring-udp" : scheme == "unix" ? "uring-unix" : std::string_view();
+}
+
+Choice find(std::string_view name) noexcept {
     for (Transport* transport : all_transports()) {
         for (const Scheme& one : transport->schemes()) {
-            const bool better = best.scheme == nullptr || one.preference > best.scheme->preference;
-            if (one.wire == wire && one.preference > 0 && better && transport->probe(one).present) best = {transport, &one};
+            if (one.name == name) return {transport, &one};
         }
     }
-    if (best.transport != nullptr) return best;
+    return {};
+}
+
+Result<Choice> choose_generic(std::string_view scheme, std::string_view wire, Diagnostic& why) noexcept {
+    Choice best, missed;
+    for (Transport* transport : all_transports()) {
+        for (const Scheme& one : transport->schemes()) {
+            if (one.wire != wire || one.preference == 0) continue;
+            Choice& among = transport->probe(one).present ? best : missed;
+            if (among.scheme == nullptr || one.preference > among.scheme->preference) among = {transport, &one};
+        }
+    }
+    if (best.transport != nullptr) {
+        const bool fell = missed.transport != nullptr && missed.scheme->preference > best.scheme->preference;
+        if (fell) say_fallback(*missed.scheme, *best.scheme, missed.transport->probe(*missed.scheme));
+        return best;
+    }
     return say(why, Errc::transport_absent, "%.*s:// found no present transport", scheme);
 }
 
@@ -48,13 +81,17 @@ Result<Choice> choose_generic(std::string_view scheme, std::string_view wire, Di
 Result<Choice> choose(const Endpoint& endpoint, Diagnostic& why) noexcept {
     const std::string_view scheme = endpoint.scheme();
     if (const auto wire = wire_of_generic(scheme); !wire.empty()) return choose_generic(scheme, wire, why);
-    for (Transport* transport : all_transports()) {
-        for (const Scheme& one : transport->schemes()) {
-            if (one.name != scheme) continue;
-            const Probe probe = transport->probe(one);
-            if (probe.present) return Choice{transport, &one};
-            return say(why, Errc::transport_absent, "%.*s:// is not present here: %.*s", scheme, probe.reason);
+    const Choice named = find(scheme);
+    if (named.transport != nullptr) {
+        if (const auto engine = engine_of(endpoint); !engine.empty()) {
+            const Choice driven = find(engine);
+            const Probe probe = driven.transport->probe(*driven.scheme);
+            if (probe.present) return driven;
+            say_fallback(*driven.scheme, *named.scheme, probe);
         }
+        const Probe probe = named.transport->probe(*named.scheme);
+        if (probe.present) return named;
+        return say(why, Errc::transport_absent, "%.*s:// is not present here: %.*s", scheme, probe.reason);
     }
     return say(why, Errc::unknown_scheme, "no transport is called \"%.*s\"; `evpl info` lists what there is", scheme);
 }

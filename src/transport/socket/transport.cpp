@@ -15,25 +15,16 @@ constexpr std::array<Scheme, 3> schemes_{{
     {"unix", "Unix sockets, stream or messages (?mode=msg)", "unix", Kind::stream, false, 0},
 }};
 
-Flavor family_of_scheme(const Scheme& scheme) noexcept {
-    return scheme.name == "tcp" ? Flavor::tcp : scheme.name == "udp" ? Flavor::udp : Flavor::unix_stream;
-}
-
 class SocketTransport final : public Transport {
 public:
     std::span<const Scheme> schemes() const noexcept override { return schemes_; }
 
     Probe probe(const Scheme& scheme) noexcept override {
-        Caps caps = caps_of(family_of_scheme(scheme), true);
-        return {true, "part of every kernel", "", caps};
+        return {true, "part of every kernel", "", caps_of(family_of(scheme), true)};
     }
 
     Result<Caps> caps(const Scheme& scheme, const Endpoint& endpoint, Diagnostic& why) noexcept override {
-        Flavor flavor = family_of_scheme(scheme);
-        const auto options = parse_options(endpoint, flavor, why);
-        if (!options) return options.error();
-        if (options->message_mode) flavor = Flavor::unix_message;
-        return caps_of(flavor, options->zero_copy);
+        return planned_caps(scheme, endpoint, why);
     }
 
     Result<Port*> open(Host& host) noexcept override {

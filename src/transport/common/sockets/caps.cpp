@@ -34,6 +34,18 @@ constexpr Caps datagram_caps() noexcept {
 
 }  // namespace
 
+Flavor family_of(const Scheme& scheme) noexcept {
+    return scheme.kind == Kind::datagram ? Flavor::udp : scheme.wire == "unix" ? Flavor::unix_stream : Flavor::tcp;
+}
+
+Result<Caps> planned_caps(const Scheme& scheme, const Endpoint& endpoint, Diagnostic& why) noexcept {
+    Flavor flavor = family_of(scheme);
+    const auto options = parse_options(endpoint, flavor, why);
+    if (!options) return options.error();
+    if (options->message_mode) flavor = Flavor::unix_message;
+    return caps_of(flavor, options->zero_copy);
+}
+
 const Caps& caps_of(Flavor flavor, bool zero_copy) noexcept {
     static constexpr Caps tcp = stream_caps(false, false), tcp_zero_copy = stream_caps(false, true), local = stream_caps(true, false),
                           message = message_caps(), datagram = datagram_caps();

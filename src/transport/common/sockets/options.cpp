@@ -6,10 +6,12 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 
+#include "base/settings.hpp"
 #include "transport/options.hpp"
 #include "transport/common/sockets/address_bytes.hpp"
 
@@ -19,6 +21,7 @@ namespace {
 struct Texts {
     std::string_view congestion;
     std::string_view mode;
+    std::string_view engine;
     Duration keepalive_idle = Duration::of_ns(10'000'000'000);
     Duration keepalive_interval = Duration::of_ns(5'000'000'000);
     Duration silent_after = Duration::of_ns(25'000'000'000);
@@ -28,6 +31,20 @@ constexpr std::int64_t buffer_most = 1 << 30;
 
 /// IPV6_MULTICAST_ALL of <linux/in6.h>, which cannot be included beside <netinet/in.h>.
 constexpr int ipv6_multicast_all = 29;
+
+bool is_uring(const Endpoint& endpoint) noexcept { return endpoint.scheme().starts_with("uring"); }
+
+/// The flavor's options, and those of who drives the socket.
+template <std::size_t count>
+Result<void> read_with_engine(const Endpoint& endpoint, const OptionSpec (&common)[count], Texts& t, Diagnostic& why) noexcept {
+    OptionSpec specs[count + 3];
+    std::size_t used = std::size_t(std::copy_n(common, count, specs) - specs);
+    const bool uring = is_uring(endpoint);
+    if (!uring) specs[used++] = OptionSpec::choice("engine", t.engine, "epoll|uring", "who drives the socket; uring: or epoll, where it is absent");
+    RingWishes unused;
+    if (uring || endpoint.option("engine") == "uring") used += unused.describe(specs + used);
+    return read_options(endpoint, std::span(specs, used), why);
+}
 
 Result<void> read_tcp(const Endpoint& endpoint, Options& o, Texts& t, Diagnostic& why) noexcept {
     const OptionSpec specs[] = {
@@ -44,7 +61,7 @@ Result<void> read_tcp(const Endpoint& endpoint, Options& o, Texts& t, Diagnostic
         OptionSpec::flag("zerocopy", o.zero_copy, "large sends by reference (MSG_ZEROCOPY)"),
         OptionSpec::flag("reuseport", o.reuse_port, "several listeners on one port (SO_REUSEPORT)"),
     };
-    return read_options(endpoint, specs, why);
+    return read_with_engine(endpoint, specs, t, why);
 }
 
 Result<void> read_unix(const Endpoint& endpoint, Options& o, Texts& t, Diagnostic& why) noexcept {
@@ -55,10 +72,10 @@ Result<void> read_unix(const Endpoint& endpoint, Options& o, Texts& t, Diagnosti
         OptionSpec::integer("backlog", o.backlog, 0, 1 << 20, "connections waiting to be accepted; 0: net.core.somaxconn"),
         OptionSpec::integer("unlink", o.unlink, 0, 1, "remove a stale socket file before, and ours after"),
     };
-    return read_options(endpoint, specs, why);
+    return read_with_engine(endpoint, specs, t, why);
 }
 
-Result<void> read_udp(const Endpoint& endpoint, Options& o, Diagnostic& why) noexcept {
+Result<void> read_udp(const Endpoint& endpoint, Options& o, Texts& t, Diagnostic& why) noexcept {
     std::string_view interface;
     const OptionSpec specs[] = {
         OptionSpec::bytes("sndbuf", o.send_buffer_bytes, 0, buffer_most, "kernel send buffer; 0: the kernel's default"),
@@ -71,7 +88,7 @@ Result<void> read_udp(const Endpoint& endpoint, Options& o, Diagnostic& why) noe
         OptionSpec::flag("broadcast", o.broadcast, "may send to broadcast addresses"),
         OptionSpec::flag("reuseport", o.reuse_port, "several sockets on one port (SO_REUSEPORT)"),
     };
-    if (const auto read = read_options(endpoint, specs, why); !read) return read.error();
+    if (const auto read = read_with_engine(endpoint, specs, t, why); !read) return read.error();
     if (interface.empty()) return {};
     const auto address = Address::parse(interface, 0);
     if (!address) {
@@ -161,14 +178,38 @@ unsigned interface_number(const Address& interface) noexcept {
     return number;
 }
 
+std::size_t RingWishes::describe(OptionSpec* specs) noexcept {
+    specs[0] = OptionSpec::integer("tier", tier, 0, 2, "newest kernel features used, by the loop's first: 0: Linux 6.1, 1: 6.6, 2: 6.15");
+    specs[1] = OptionSpec::integer("entries", entries, 8, 4096, "submission queue of the loop's ring, by its first endpoint");
+    return 2;
+}
+
+Result<RingWishes> RingWishes::read(const Endpoint& endpoint, Diagnostic& why) noexcept {
+    RingWishes wishes;
+    OptionSpec specs[2];
+    wishes.describe(specs);
+    for (const OptionSpec& spec : specs) {
+        const std::string_view asked = endpoint.option(spec.name);  // checked with the others
+        if (asked.data() != nullptr) {
+            base::read_value(spec, asked);
+            continue;
+        }
+        const base::Setting* set = base::settings().find(endpoint.scheme(), spec.name);
+        if (set == nullptr) set = base::settings().find("uring", spec.name);
+        if (set != nullptr && !base::read_value(spec, set->value)) return base::refuse_setting(*set, spec, why);
+    }
+    return wishes;
+}
+
 Result<Options> parse_options(const Endpoint& endpoint, Flavor flavor, Diagnostic& why) noexcept {
     Options options;
     Texts texts;
     Result<void> read;
     if (flavor == Flavor::tcp) read = read_tcp(endpoint, options, texts, why);
-    else if (flavor == Flavor::udp) read = read_udp(endpoint, options, why);
+    else if (flavor == Flavor::udp) read = read_udp(endpoint, options, texts, why);
     else read = read_unix(endpoint, options, texts, why);
     if (!read) return read.error();
+    if (is_uring(endpoint) || texts.engine == "uring") options.zero_copy = false;  // a wish that the ring does not follow
     texts.congestion.copy(options.congestion, sizeof options.congestion - 1);
     options.message_mode = texts.mode == "msg";
     options.keepalive_idle_s = texts.keepalive_idle.ns / 1'000'000'000;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "base/option.hpp"
 #include "evpl/address.hpp"
 #include "evpl/endpoint.hpp"
 #include "evpl/result.hpp"
@@ -31,6 +32,15 @@ struct Options {
     std::int64_t multicast_ttl = -1;
     bool multicast_loop = true;
     bool broadcast = false;
+};
+
+/// What an endpoint, or the settings `uring.*`, wish of the ring that drives its loop's sockets.
+struct RingWishes {
+    std::uint32_t tier = 2;
+    std::uint32_t entries = 256;
+    /// Errors: bad_option.
+    static Result<RingWishes> read(const Endpoint& endpoint, Diagnostic& why) noexcept;
+    std::size_t describe(base::OptionSpec* specs) noexcept;
 };
 
 /// Errors: unknown_option, bad_option.

@@ -125,14 +125,24 @@ protected:
     virtual bool holds(const SocketLink& link) const noexcept;
     /// The kernel still has operations of a closed link.
     virtual bool busy(const SocketLink& link) const noexcept { (void)link; return false; }
+    virtual void free_driven(SocketLink& link) noexcept { (void)link; }
 
-    // set-up
+    // -- for those who derive
     void owe(SocketLink& link, std::uint8_t what) noexcept;
+    /// A descriptor was closed: listeners that wait for one try again soon.
+    void retry_after_close() noexcept;
+    void finish_connect(SocketLink& link);
+    void fail(SocketLink& link, Error error) noexcept;
+    void outbox_empty(SocketLink& link) noexcept;
+    void end_of_stream(SocketLink& link);
+    void broken_after_end(SocketLink& link) noexcept;
+    Flushed send_failed(SocketLink& link, int error) noexcept;
+
+private:
+    // set-up
     void settle(SocketLink& link);
     Error start_connect(SocketLink& link) noexcept;
-    void finish_connect(SocketLink& link);
     void release(SocketLink& link) noexcept;
-    void fail(SocketLink& link, Error error) noexcept;
     void close_links() noexcept;
 
     // data path
@@ -142,10 +152,6 @@ protected:
     Flushed flush_stream(SocketLink& link);
     Flushed flush_messages(SocketLink& link);
     bool gather_message(SendQueue& out) noexcept;
-    Flushed send_failed(SocketLink& link, int error) noexcept;
-    void outbox_empty(SocketLink& link) noexcept;
-    void end_of_stream(SocketLink& link);
-    void broken_after_end(SocketLink& link) noexcept;
 
     // zero copy (zero_copy.cpp)
     bool wants_zero_copy(const SocketLink& link, std::size_t bytes) const noexcept;
@@ -185,6 +191,9 @@ Result<int> open_bound_socket(const Endpoint& at, Flavor flavor, bool shared, co
 /// "tcp://127.0.0.1:43211" with the port as bound.
 void describe_bound(const Endpoint& at, std::uint16_t number, std::span<char> text) noexcept;
 
+Flavor family_of(const Scheme& scheme) noexcept;
+/// What Transport::caps answers for these schemes.
+Result<Caps> planned_caps(const Scheme& scheme, const Endpoint& endpoint, Diagnostic& why) noexcept;
 const Caps& caps_of(Flavor flavor, bool zero_copy) noexcept;
 /// The largest message of unix seqpacket sockets: fits the kernel's default send buffer (net.core.wmem_default, 208 KiB) and our block.
 inline constexpr std::uint32_t unix_message_bytes_max = 128u << 10;

@@ -71,6 +71,7 @@ SocketLink* SocketPort::take_link() noexcept {
 void SocketPort::release(SocketLink& link) noexcept {
     delete link.zero_copy;
     delete link.unix_target;
+    if (link.driven != nullptr) free_driven(link);
     close_datagram(link);
     const std::uint32_t generation = link.generation + 1;
     const std::uint16_t tag = link.tag;
@@ -181,6 +182,10 @@ void SocketPort::close_descriptor(SocketLink& link, bool reset) noexcept {
     sleeper.remove(link, true);
     if (reset) close_with_reset(fd);
     else ::close(fd);
+    retry_after_close();
+}
+
+void SocketPort::retry_after_close() noexcept {
     if (paused_listeners_ != nullptr) retry_after(retry_ns);
 }
 
