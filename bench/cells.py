@@ -15,7 +15,7 @@ UDP_BARS = {CPU: 1 / 0.96, RATE: 0.96}
 class Server:
     """One row of a cell: a program and how it waits."""
     name: str
-    program: str            # epoll_echo, udp_echo, uv_echo, asio_echo or evpl
+    program: str            # epoll_echo, udp_echo, uv_echo, asio_echo, uring_echo or evpl
     arguments: tuple = ()
 
 
@@ -37,7 +37,7 @@ def tcp_servers(wait):
     evpl = ([Server("evpl", "evpl", ("--mode", "poll"))] if wait == "spin" else
             [Server("evpl", "evpl", ("--mode", "event")), Server("evpl-hybrid", "evpl", ("--mode", "hybrid"))])
     return (Server("floor-A", "epoll_echo", spin), *evpl, Server("floor-B", "epoll_echo", spin),
-            Server("libuv", "uv_echo", spin), Server("asio", "asio_echo", spin))
+            Server("libuv", "uv_echo", spin), Server("asio", "asio_echo", spin), Server("liburing", "uring_echo", spin))
 
 
 def udp_servers(wait, gso):
@@ -92,6 +92,10 @@ def all_cells():
             udp("udp-64-gso", wait, 64, True),
             udp("udp-1400-gso", wait, 1400, True),
         ]
+    # Below saturation: 30 % of what 64 connections reach on the machine of the README, and the same spread over 1000, few of them busy at once.
+    for connections in (64, 1000):
+        cells.append(Cell(f"open-{connections}x64", "sleep", ("open", "--connections", connections, "--size", 64, "--rate", 45000, "--poisson"),
+                          tcp_servers("sleep"), {CPU: 1 / 0.96}, (P50, "p99_us", CPU, "server_cpu_percent")))
     for gap_us in (20, 200, 2000, 20000):
         cells.append(Cell(f"hybrid-gaps-{gap_us}us", "mixed", ("open", "--gap-us", gap_us), GAP_SERVERS, {},
                           (P50, "p99_us", "server_cpu_percent", CPU), seconds=gap_us * 200 / 1e6, rounds=3))

@@ -30,6 +30,7 @@ step flake make flake N="${N:-50}"
 step coverage make coverage
 step deb make deb
 step deb-try tests/install/try_packages.sh build/deb
+step connects scripts/connects.sh "${CONNECTS:-100000}"
 step bench make bench
 printf '%s\n' "" "${rows[@]}"
 exit "$code"
