@@ -146,8 +146,9 @@ bool Hop::begin(Promise& promise) noexcept {
 }
 
 void Hop::go() noexcept {
+    const LoopRef to = to_;
     posting = true;
-    const bool left = to_.post(Arrival(*this));  // from here on we may be gone
+    const bool left = to.post(Arrival(*this));  // while it runs we may be gone already
     posting = false;
     if (left) return;
     error_ = Error(Errc::stopped);
