@@ -13,8 +13,17 @@ if(EVPL_WITH_CARES)
   set(evpl_private_packages libcares)
 endif()
 
+# The headers of rdma-core declare what is loaded at run time; without them the backend reports itself absent.
+include(CheckIncludeFileCXX)
+check_include_file_cxx(rdma/rdma_cma.h EVPL_HAS_RDMA_HEADERS)
+
 file(GLOB_RECURSE evpl_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/*.cpp)
 file(GLOB evpl_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/evpl/*.hpp ${PROJECT_SOURCE_DIR}/include/evpl/*.h)
+if(EVPL_HAS_RDMA_HEADERS)
+  list(FILTER evpl_sources EXCLUDE REGEX "/transport/rdma/absent\\.cpp$")
+else()
+  list(FILTER evpl_sources EXCLUDE REGEX "/transport/rdma/(control|datapath|device|options|port|remote|setup|transport|verbs|wire)\\.cpp$")
+endif()
 if(NOT evpl_sources)
   message(FATAL_ERROR "no sources below ${PROJECT_SOURCE_DIR}/src")
 endif()

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 declare -A packages=(
-    [build]="make g++ cmake ninja-build pkg-config libc-ares-dev libfmt-dev libcli11-dev nlohmann-json3-dev"
+    [build]="make g++ cmake ninja-build pkg-config libc-ares-dev libfmt-dev libcli11-dev nlohmann-json3-dev libibverbs-dev librdmacm-dev"
     [test]="libgtest-dev libgmock-dev librapidcheck-dev libseccomp-dev python3 strace socat ncat iperf3 iproute2 nftables valgrind abigail-tools"
     [docs]="doxygen"
     [bench]="libbenchmark-dev libuv1-dev libasio-dev liburing-dev"

@@ -7,6 +7,7 @@
 #include "base/option.hpp"
 #include "transport/common/epoll_sleeper.hpp"
 #include "transport/inproc/inproc.hpp"
+#include "transport/rdma/rdma.hpp"
 #include "transport/sim/sim.hpp"
 #include "transport/socket/socket.hpp"
 #include "transport/transport.hpp"
@@ -15,7 +16,7 @@
 namespace evpl::transport {
 
 std::span<Transport* const> all_transports() noexcept {
-    static const std::array<Transport*, 4> list{&socket_transport(), &uring_transport(), &inproc_transport(), &sim_transport()};
+    static const std::array<Transport*, 5> list{&socket_transport(), &uring_transport(), &rdma_transport(), &inproc_transport(), &sim_transport()};
     return list;
 }
 

@@ -1,0 +1,603 @@
+#include "transport/rdma/control.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <new>
+
+#include "base/log_line.hpp"
+
+namespace evpl::transport::rdma {
+namespace {
+
+/// How long the manager may look for an address and a route.
+constexpr int resolve_ms = 2000;
+constexpr int backlog = 1024;
+constexpr unsigned completions_wished = 16384;
+/// Half of the completion queue may be receives, which need no completion while no peer has sent.
+constexpr unsigned receives_share = 2;
+constexpr unsigned gather_wished = 8;
+
+void make_nonblocking(int fd) noexcept {
+    ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+    ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+Address address_of(const sockaddr& from) noexcept {
+    socket::SocketAddress copy;
+    if (from.sa_family == AF_INET) std::memcpy(&copy.v4, &from, sizeof copy.v4);
+    else if (from.sa_family == AF_INET6) std::memcpy(&copy.v6, &from, sizeof copy.v6);
+    return socket::from_kernel(copy);
+}
+
+std::span<const std::uint8_t> private_data_of(const rdma_cm_event& event) noexcept {
+    return {static_cast<const std::uint8_t*>(event.param.conn.private_data), event.param.conn.private_data_len};
+}
+
+/// The manager's own codes of a reject (InfiniBand Architecture Specification 1.4, table 113): nobody listens, and the listener said no.
+constexpr int reject_no_service = 8;
+constexpr int reject_by_consumer = 28;
+
+Error failure_of(const rdma_cm_event& event) noexcept {
+    const int os = event.status < 0 ? -event.status : event.status;
+    switch (event.event) {
+    case RDMA_CM_EVENT_ADDR_ERROR:
+    case RDMA_CM_EVENT_ROUTE_ERROR: return Error(Errc::unreachable, Step::connect, Who::system, os);
+    case RDMA_CM_EVENT_UNREACHABLE: return Error(os == ETIMEDOUT ? Errc::timed_out : Errc::unreachable, Step::connect, Who::system, os);
+    case RDMA_CM_EVENT_REJECTED:
+        if (os == reject_no_service || os == reject_by_consumer) return Error(Errc::refused, Step::connect, Who::peer);
+        return Error(Errc::refused, Step::connect, Who::peer, os);
+    default: return Error(Errc::device_error, Step::connect, Who::system, os);
+    }
+}
+
+}  // namespace
+
+/// An address that somebody listens at: one id, and the ports of this process that take turns.
+struct Control::Place {
+    struct Member {
+        Mailbox* home;
+        std::uint64_t number;
+    };
+    rdma_cm_id* id = nullptr;
+    socket::SocketAddress at;
+    std::uint16_t port = 0;
+    Options options;
+    bool shared = false;
+    memory::RingQueue<Member, 4> members;
+    std::uint32_t turn = 0;
+    Place* next = nullptr;
+};
+
+struct Control::State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    rdma_event_channel* events = nullptr;
+    int bell = -1;
+    pid_t owner = 0;
+    Session* first_ask = nullptr;
+    Session* last_ask = nullptr;
+    Place* places = nullptr;       // for the control thread and listeners
+    Place* dead_places = nullptr;
+    Mailbox* closing = nullptr;
+    std::uint64_t last_number = 0;
+};
+
+// -- between the threads ---------------------------------------------------------------------------------------
+
+Result<Control*> Control::instance() noexcept {
+    static std::mutex starting;
+    static Control* control = nullptr;
+    const std::lock_guard lock(starting);
+    if (control != nullptr) return control;
+    auto* state = new (std::nothrow) State;
+    if (state == nullptr) return Error(Errc::out_of_memory, Step::open);
+    auto* made = new (std::nothrow) Control(*state);
+    state->events = verbs().rdma_create_event_channel();
+    state->bell = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    state->owner = ::getpid();
+    int failed = made == nullptr ? ENOMEM : state->events == nullptr || state->bell < 0 ? errno : 0;
+    if (failed == 0) {
+        make_nonblocking(state->events->fd);
+        sigset_t all, old;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &old);  // the program's signals are not this thread's business
+        pthread_t thread;
+        failed = pthread_create(&thread, nullptr, &Control::run, made);
+        pthread_sigmask(SIG_SETMASK, &old, nullptr);
+        if (failed == 0) {
+            pthread_setname_np(thread, "evpl-rdma");
+            pthread_detach(thread);
+            control = made;
+            return control;
+        }
+    }
+    if (state->bell >= 0) ::close(state->bell);
+    if (state->events != nullptr) verbs().rdma_destroy_event_channel(state->events);
+    delete made;
+    delete state;
+    return Error::from_errno(failed, Step::open);
+}
+
+void Control::wake() noexcept {
+    const std::uint64_t one = 1;
+    (void)!::write(state_.bell, &one, sizeof one);
+}
+
+void Control::ask(Session& session, Session::Ask what) noexcept {
+    {
+        const std::lock_guard lock(state_.mutex);
+        const bool queued = session.asks != 0;
+        session.asks |= what;
+        if (queued) return;
+        session.next_ask = nullptr;
+        (state_.first_ask == nullptr ? state_.first_ask : state_.last_ask->next_ask) = &session;
+        state_.last_ask = &session;
+    }
+    wake();
+}
+
+void Control::tell(Session& session, std::uint32_t what) noexcept {
+    Mailbox& home = *session.home;
+    {
+        const std::lock_guard lock(state_.mutex);
+        const bool queued = session.tells != 0;
+        session.tells |= what;
+        if (!queued) {
+            session.next_tell = nullptr;
+            (home.first_ == nullptr ? home.first_ : home.last_->next_tell) = &session;
+            home.last_ = &session;
+        }
+        home.news_.store(true, std::memory_order_release);
+    }
+    home.bell.ring();
+}
+
+Session* Mailbox::next(std::uint32_t& tells) noexcept {
+    const auto control = Control::instance();
+    const std::lock_guard lock((*control)->state_.mutex);
+    Session* session = first_;
+    if (session == nullptr) {
+        news_.store(false, std::memory_order_relaxed);
+        return nullptr;
+    }
+    first_ = session->next_tell;
+    tells = std::exchange(session->tells, 0);
+    return session;
+}
+
+Session* Control::make(Mailbox& home) noexcept {
+    auto* session = new (std::nothrow) Session;
+    if (session == nullptr) return nullptr;
+    session->home = &home;
+    const std::lock_guard lock(state_.mutex);
+    session->next = home.sessions_;
+    if (home.sessions_ != nullptr) home.sessions_->previous = session;
+    home.sessions_ = session;
+    return session;
+}
+
+void Control::forget(Session& session) noexcept {
+    {
+        const std::lock_guard lock(state_.mutex);
+        (session.previous == nullptr ? session.home->sessions_ : session.previous->next) = session.next;
+        if (session.next != nullptr) session.next->previous = session.previous;
+    }
+    delete &session;
+}
+
+// -- the thread ------------------------------------------------------------------------------------------------
+
+void* Control::run(void* context) noexcept {
+    auto& control = *static_cast<Control*>(context);
+    pollfd waits[2] = {{control.state_.events->fd, POLLIN, 0}, {control.state_.bell, POLLIN, 0}};
+    for (;;) {
+        ::poll(waits, 2, -1);
+        std::uint64_t rings;
+        (void)!::read(control.state_.bell, &rings, sizeof rings);
+        control.hear_events();
+        control.do_asked();
+        control.close_places();
+        control.close_mailboxes();
+    }
+    return nullptr;
+}
+
+void Control::do_asked() noexcept {
+    for (;;) {
+        Session* session;
+        std::uint32_t asks;
+        {
+            const std::lock_guard lock(state_.mutex);
+            session = state_.first_ask;
+            if (session == nullptr) return;
+            state_.first_ask = session->next_ask;
+            asks = std::exchange(session->asks, 0);
+        }
+        if (session->finished) continue;
+        if ((asks & Session::ask_finish) != 0) {
+            finish(*session);
+            continue;
+        }
+        if ((asks & Session::ask_resolve) != 0) resolve(*session);
+        if ((asks & Session::ask_connect) != 0) connect(*session);
+        if ((asks & Session::ask_accept) != 0) accept(*session);
+        if ((asks & Session::ask_reject) != 0) reject(*session);
+    }
+}
+
+void Control::fail(Session& session, Error error) noexcept {
+    session.error = error;
+    tell(session, Session::tell_failed);
+}
+
+// -- connecting ------------------------------------------------------------------------------------------------
+
+void Control::resolve(Session& session) noexcept {
+    if (verbs().rdma_create_id(state_.events, &session.id, &session, RDMA_PS_TCP) != 0) {
+        session.id = nullptr;
+        return fail(session, Error::from_errno(errno, Step::connect));
+    }
+    if (session.options.traffic_class >= 0) {
+        auto value = std::uint8_t(session.options.traffic_class);
+        verbs().rdma_set_option(session.id, RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, &value, sizeof value);
+    }
+    if (session.options.ack_timeout >= 0) {
+        auto value = std::uint8_t(session.options.ack_timeout);
+        verbs().rdma_set_option(session.id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &value, sizeof value);
+    }
+    if (verbs().rdma_resolve_addr(session.id, nullptr, &session.target.base, resolve_ms) != 0) {
+        const int os = errno;
+        const bool no_device = os == ENODEV || os == EADDRNOTAVAIL;
+        fail(session, no_device ? Error(Errc::unreachable, Step::connect, Who::system, os) : Error::from_errno(os, Step::connect));
+    }
+}
+
+namespace {
+
+rdma_conn_param parameters(const Session& session, const ibv_device_attr& limits, std::span<const std::uint8_t> greeting) noexcept {
+    rdma_conn_param out{};
+    out.private_data = greeting.data();
+    out.private_data_len = std::uint8_t(greeting.size());
+    out.responder_resources = std::uint8_t(std::min<int>(int(session.options.reads), limits.max_qp_rd_atom));
+    out.initiator_depth = std::uint8_t(std::min<int>(int(session.options.reads), limits.max_qp_init_rd_atom));
+    out.retry_count = std::uint8_t(session.options.retry);
+    out.rnr_retry_count = std::uint8_t(session.options.rnr_retry);
+    return out;
+}
+
+}  // namespace
+
+void Control::connect(Session& session) noexcept {
+    std::uint8_t greeting[Hello::size_bytes];
+    session.ours.write(greeting);
+    rdma_conn_param wanted = parameters(session, session.queues->device->limits, greeting);
+    session.disconnects = true;
+    if (verbs().rdma_connect(session.id, &wanted) != 0) {
+        const int os = errno;  // some devices find out at once that nobody listens
+        fail(session, os == ECONNREFUSED ? Error(Errc::refused, Step::connect, Who::peer) : Error::from_errno(os, Step::connect));
+    }
+}
+
+void Control::accept(Session& session) noexcept {
+    std::uint8_t greeting[Hello::size_bytes];
+    session.ours.write(greeting);
+    rdma_conn_param wanted = parameters(session, session.queues->device->limits, greeting);
+    wanted.responder_resources = std::min(wanted.responder_resources, session.reads_asked);
+    wanted.initiator_depth = std::min(wanted.initiator_depth, session.reads_offered);
+    session.disconnects = true;
+    if (verbs().rdma_accept(session.id, &wanted) != 0) fail(session, Error::from_errno(errno, Step::accept));
+}
+
+void Control::reject(Session& session) noexcept {
+    const auto why = std::uint8_t(session.refusal);
+    verbs().rdma_reject(session.id, &why, sizeof why);
+    finish(session);
+}
+
+void Control::finish(Session& session) noexcept {
+    if (session.finished) return;
+    session.finished = true;
+    if (session.id != nullptr) {
+        if (session.disconnects) verbs().rdma_disconnect(session.id);
+        if (session.qp != nullptr) verbs().rdma_destroy_qp(session.id);
+        verbs().rdma_destroy_id(session.id);
+        session.id = nullptr;
+        session.qp = nullptr;
+    }
+    tell(session, Session::tell_destroyed);
+}
+
+Error Control::make_queue_pair(Session& session) noexcept {
+    const auto device = Device::of(session.id->verbs);
+    if (!device) return device.error();
+    if (!(*device)->enrolled()) return Error(Errc::out_of_memory, Step::open);
+    const auto queues = queues_for(session, **device);
+    if (!queues) return queues.error();
+    session.queues = *queues;
+    ibv_qp_init_attr wanted{};
+    wanted.send_cq = wanted.recv_cq = session.queues->cq;
+    wanted.srq = session.queues->srq;
+    wanted.qp_type = IBV_QPT_RC;
+    wanted.cap.max_send_wr = std::min(session.options.depth, std::uint32_t((*device)->limits.max_qp_wr));
+    wanted.cap.max_send_sge = session.queues->gather_most;
+    wanted.cap.max_inline_data = session.options.inline_bytes;
+    const ibv_qp_init_attr asked = wanted;
+    if (verbs().rdma_create_qp(session.id, (*device)->pd, &wanted) != 0) {
+        wanted = asked;
+        wanted.cap.max_inline_data = 0;  // what the device can take inline it does not say beforehand
+        if (verbs().rdma_create_qp(session.id, (*device)->pd, &wanted) != 0) return Error::from_errno(errno, Step::open);
+    }
+    session.qp = session.id->qp;
+    session.depth = std::min(wanted.cap.max_send_wr, asked.cap.max_send_wr);
+    session.inline_bytes = std::min(wanted.cap.max_inline_data, asked.cap.max_inline_data);
+    session.local = address_of(*rdma_get_local_addr(session.id));
+    session.remote = address_of(*rdma_get_peer_addr(session.id));
+    return {};
+}
+
+// Whoever needs a device first says how large its receive blocks are: they are shared.
+Result<Queues*> Control::queues_for(Session& session, Device& device) noexcept {
+    Mailbox& home = *session.home;
+    for (Queues* each = home.queues_; each != nullptr; each = each->next) {
+        if (each->device == &device) return each;
+    }
+    auto* made = new (std::nothrow) Queues;
+    if (made == nullptr) return Error(Errc::out_of_memory, Step::open);
+    made->device = &device;
+    made->block_bytes = session.options.block_bytes;
+    made->gather_most = std::clamp(unsigned(device.limits.max_sge), 1u, gather_wished);
+    made->completions_most = std::min(completions_wished, unsigned(device.limits.max_cqe));
+    made->receives_most = std::min(made->completions_most / receives_share, unsigned(device.limits.max_srq_wr));
+    made->channel = verbs().ibv_create_comp_channel(device.context);
+    if (made->channel != nullptr) {
+        make_nonblocking(made->channel->fd);
+        made->cq = verbs().ibv_create_cq(device.context, int(made->completions_most), nullptr, made->channel, 0);
+    }
+    if (made->cq != nullptr) {
+        ibv_srq_init_attr shared{};
+        shared.attr.max_wr = made->receives_most;
+        shared.attr.max_sge = 1;
+        made->srq = verbs().ibv_create_srq(device.pd, &shared);
+    }
+    if (made->srq == nullptr) {
+        const Error error = Error::from_errno(errno, Step::open);
+        destroy(*made);
+        return error;
+    }
+    made->next = home.queues_;
+    home.queues_ = made;
+    return made;
+}
+
+void Control::destroy(Queues& queues) noexcept {
+    if (queues.srq != nullptr) verbs().ibv_destroy_srq(queues.srq);
+    if (queues.cq != nullptr) verbs().ibv_destroy_cq(queues.cq);
+    if (queues.channel != nullptr) verbs().ibv_destroy_comp_channel(queues.channel);
+    delete &queues;
+}
+
+// -- events ----------------------------------------------------------------------------------------------------
+
+void Control::hear_events() noexcept {
+    rdma_cm_event* event = nullptr;
+    while (verbs().rdma_get_cm_event(state_.events, &event) == 0) {
+        // Acknowledged first: destroying an id waits for that. What the event says is copied.
+        rdma_cm_event copy = *event;
+        std::uint8_t data[256];
+        if (copy.event == RDMA_CM_EVENT_CONNECT_REQUEST || copy.event == RDMA_CM_EVENT_ESTABLISHED || copy.event == RDMA_CM_EVENT_REJECTED) {
+            const auto size = copy.param.conn.private_data != nullptr ? copy.param.conn.private_data_len : std::uint8_t(0);
+            if (size > 0) std::memcpy(data, copy.param.conn.private_data, size);
+            copy.param.conn.private_data = data;
+            copy.param.conn.private_data_len = size;
+        }
+        verbs().rdma_ack_cm_event(event);
+        hear(copy);
+    }
+}
+
+void Control::hear(const rdma_cm_event& event) noexcept {
+    if (event.event == RDMA_CM_EVENT_CONNECT_REQUEST) return requested(event);
+    auto* session = static_cast<Session*>(event.id->context);
+    if (session == nullptr || session->finished) return;  // a listener's
+    switch (event.event) {
+    case RDMA_CM_EVENT_ADDR_RESOLVED:
+        if (verbs().rdma_resolve_route(session->id, resolve_ms) != 0) fail(*session, Error::from_errno(errno, Step::connect));
+        return;
+    case RDMA_CM_EVENT_ROUTE_RESOLVED:
+        if (const Error error = make_queue_pair(*session); !error.ok()) return fail(*session, error);
+        return tell(*session, Session::tell_prepared);
+    case RDMA_CM_EVENT_ESTABLISHED: return established(*session, event);
+    case RDMA_CM_EVENT_ADDR_ERROR:
+    case RDMA_CM_EVENT_ROUTE_ERROR:
+    case RDMA_CM_EVENT_CONNECT_ERROR:
+    case RDMA_CM_EVENT_UNREACHABLE:
+    case RDMA_CM_EVENT_REJECTED: return fail(*session, failure_of(event));
+    case RDMA_CM_EVENT_DISCONNECTED: return tell(*session, Session::tell_disconnected);
+    case RDMA_CM_EVENT_DEVICE_REMOVAL:
+        if (session->queues != nullptr) session->queues->device->removed.store(true, std::memory_order_relaxed);
+        return tell(*session, Session::tell_removed);
+    default: return;
+    }
+}
+
+void Control::established(Session& session, const rdma_cm_event& event) noexcept {
+    if (!session.has_greeted) {
+        if (const auto hello = Hello::read(private_data_of(event))) {
+            session.peer = *hello;
+            session.has_greeted = true;
+        }
+    }
+    tell(session, Session::tell_established);
+}
+
+void Control::requested(const rdma_cm_event& event) noexcept {
+    const auto refuse = [&](Refusal why) {
+        const auto byte = std::uint8_t(why);
+        verbs().rdma_reject(event.id, &byte, sizeof byte);
+        if (event.id->qp != nullptr) verbs().rdma_destroy_qp(event.id);
+        verbs().rdma_destroy_id(event.id);
+    };
+    event.id->context = nullptr;
+    const auto hello = Hello::read(private_data_of(event));
+    if (!hello) return refuse(Refusal::not_evpl);
+    Mailbox* home = nullptr;
+    std::uint64_t number = 0;
+    Options options;
+    {
+        const std::lock_guard lock(state_.mutex);
+        for (Place* each = state_.places; each != nullptr; each = each->next) {
+            if (each->id != event.listen_id) continue;
+            const Place::Member& member = each->members[each->turn++ % each->members.size()];
+            home = member.home->closing_ ? nullptr : member.home;
+            number = member.number;
+            options = each->options;
+        }
+    }
+    if (home == nullptr) return refuse(Refusal::closed);
+    if (hello->is_message != options.is_message) return refuse(Refusal::other_mode);
+    Session* session = make(*home);
+    if (session == nullptr) return refuse(Refusal::busy);
+    session->id = event.id;
+    session->listening = number;
+    session->options = options;
+    session->peer = *hello;
+    session->has_greeted = true;
+    session->reads_asked = event.param.conn.initiator_depth;
+    session->reads_offered = event.param.conn.responder_resources;
+    event.id->context = session;
+    if (const Error error = make_queue_pair(*session); !error.ok()) {
+        char text[160];
+        error.describe(text, sizeof text);
+        base::log_format(LogLevel::warning, "rdma: a peer was rejected, its queue pair could not be made: %s", text);
+        session->id = nullptr;
+        refuse(Refusal::busy);
+        return forget(*session);
+    }
+    tell(*session, Session::tell_request);
+}
+
+// -- listening -------------------------------------------------------------------------------------------------
+
+namespace {
+bool same_place(const socket::SocketAddress& a, const socket::SocketAddress& b, std::uint16_t port_of_a) noexcept {
+    Address one = socket::from_kernel(a);
+    one.port = port_of_a;
+    return one == socket::from_kernel(b);
+}
+}  // namespace
+
+Result<std::uint16_t> Control::listen(Mailbox& home, const socket::SocketAddress& at, const Options& options, bool shared,
+                                      std::uint64_t& number) noexcept {
+    std::unique_lock lock(state_.mutex);
+    // A port that was closed a moment ago is free again.
+    state_.changed.wait(lock, [&] { return state_.dead_places == nullptr; });
+    const std::uint64_t fresh = ++state_.last_number;
+    for (Place* each = state_.places; each != nullptr && shared; each = each->next) {
+        if (!each->shared || !same_place(each->at, at, each->port)) continue;
+        if (!each->members.push({&home, fresh})) return Error(Errc::out_of_memory, Step::listen);
+        number = fresh;
+        return each->port;
+    }
+    auto* place = new (std::nothrow) Place;
+    if (place == nullptr || !place->members.push({&home, fresh})) {
+        delete place;
+        return Error(Errc::out_of_memory, Step::listen);
+    }
+    place->at = at;
+    place->options = options;
+    place->shared = shared;
+    auto where = at;
+    int failed = verbs().rdma_create_id(state_.events, &place->id, nullptr, RDMA_PS_TCP) != 0 ? errno : 0;
+    if (failed == 0 && verbs().rdma_bind_addr(place->id, &where.base) != 0) failed = errno;
+    if (failed == 0 && verbs().rdma_listen(place->id, backlog) != 0) failed = errno;
+    if (failed != 0) {
+        if (place->id != nullptr) verbs().rdma_destroy_id(place->id);
+        delete place;
+        if (failed == ENODEV) return Error(Errc::address_unavailable, Step::listen, Who::local, failed);
+        return Error::from_errno(failed, Step::listen);
+    }
+    place->port = address_of(*rdma_get_local_addr(place->id)).port;
+    place->next = std::exchange(state_.places, place);
+    number = fresh;
+    return place->port;
+}
+
+void Control::close_listening(std::uint64_t number) noexcept {
+    {
+        const std::lock_guard lock(state_.mutex);
+        for (Place** at = &state_.places; *at != nullptr; at = &(*at)->next) {
+            Place& place = **at;
+            const std::uint32_t before = place.members.size();
+            for (std::uint32_t i = 0; i < before; ++i) {
+                Place::Member member = place.members.front();
+                place.members.pop();
+                if (member.number != number) (void)place.members.push(std::move(member));  // into the room it left
+            }
+            if (place.members.size() == before) continue;
+            if (!place.members.empty()) return;
+            *at = place.next;
+            place.next = std::exchange(state_.dead_places, &place);
+            break;
+        }
+    }
+    wake();
+}
+
+void Control::close_places() noexcept {
+    std::unique_lock lock(state_.mutex);
+    while (Place* place = state_.dead_places) {
+        lock.unlock();
+        verbs().rdma_destroy_id(place->id);
+        lock.lock();
+        Place** at = &state_.dead_places;
+        while (*at != place) at = &(*at)->next;
+        *at = place->next;
+        delete place;
+    }
+    state_.changed.notify_all();
+}
+
+// -- the end of a port -----------------------------------------------------------------------------------------
+
+void Control::close(Mailbox& home) noexcept {
+    if (::getpid() != state_.owner) return;  // in a forked child there is no such thread, and nothing of it is ours
+    std::unique_lock lock(state_.mutex);
+    home.closing_ = true;
+    home.next_ = std::exchange(state_.closing, &home);
+    wake();
+    state_.changed.wait(lock, [&] { return home.closed_; });
+}
+
+void Control::close_mailboxes() noexcept {
+    for (;;) {
+        Mailbox* home;
+        {
+            const std::lock_guard lock(state_.mutex);
+            home = state_.closing;
+            if (home == nullptr) return;
+            state_.closing = home->next_;
+        }
+        do_asked();  // nothing of it is in that list afterwards: its loop is here
+        for (Session* session = home->sessions_; session != nullptr; session = session->next) finish(*session);
+        while (home->sessions_ != nullptr) forget(*home->sessions_);
+        while (Queues* queues = home->queues_) {
+            home->queues_ = queues->next;
+            destroy(*queues);
+        }
+        const std::lock_guard lock(state_.mutex);
+        home->closed_ = true;
+        state_.changed.notify_all();
+    }
+}
+
+}  // namespace evpl::transport::rdma

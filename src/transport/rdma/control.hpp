@@ -1,0 +1,160 @@
+#pragma once
+
+// The process's thread for everything that may block: the connection manager's events, queue pairs, completion queues. It and the loops
+// talk in flags: a loop asks, the thread tells. Both directions are lists under one mutex, and each session is in either list at most
+// once, so that nothing is allocated to say something. Set-up only: no byte of payload passes here.
+
+#include <atomic>
+#include <cstdint>
+
+#include "evpl/address.hpp"
+#include "evpl/error.hpp"
+#include "memory/ring_queue.hpp"
+#include "transport/bell.hpp"
+#include "transport/common/sockets/address_bytes.hpp"
+#include "transport/rdma/device.hpp"
+#include "transport/rdma/options.hpp"
+#include "transport/rdma/wire.hpp"
+
+namespace evpl::transport::rdma {
+
+class RdmaLink;
+class Mailbox;
+
+/// One device's queues of one port: completions of all its queue pairs, and the receives that they share. Made and destroyed by the
+/// control thread; in between the loop's alone.
+struct Queues {
+    Device* device = nullptr;
+    ibv_comp_channel* channel = nullptr;
+    ibv_cq* cq = nullptr;
+    ibv_srq* srq = nullptr;
+    unsigned completions_most = 0;  ///< work requests that may be posted, receives included
+    unsigned receives_most = 0;
+    unsigned gather_most = 1;       ///< slices of one SEND
+    std::uint32_t block_bytes = 0;  ///< of a receive
+    Queues* next = nullptr;         ///< of the mailbox
+    void* rail = nullptr;           ///< the loop's side of it
+};
+
+/// A connection under the connection manager's eyes.
+struct Session {
+    enum Ask : std::uint32_t {
+        ask_resolve = 1,  ///< the address and the route, then a queue pair
+        ask_connect = 2,  ///< with `ours`
+        ask_accept = 4,   ///< with `ours`
+        ask_reject = 8,   ///< for `refusal`
+        ask_finish = 16   ///< disconnect, destroy the queue pair; the last word
+    };
+    enum Tell : std::uint32_t {
+        tell_prepared = 1,      ///< there is a queue pair: connect
+        tell_request = 2,       ///< a peer is there, and a queue pair for it: accept or reject
+        tell_established = 4,
+        tell_failed = 8,        ///< with `error`
+        tell_disconnected = 16, ///< the peer has gone, or its process
+        tell_removed = 32,      ///< the device is gone
+        tell_destroyed = 64     ///< nothing of it is left with the device: the last word
+    };
+
+    // -- set by the loop before it asks
+    Mailbox* home = nullptr;
+    RdmaLink* link = nullptr;  ///< the loop's own
+    Options options;
+    socket::SocketAddress target;
+    Hello ours;
+    Refusal refusal = Refusal::none;
+    // -- set by the control thread before it tells
+    std::uint64_t listening = 0;  ///< number of the one that the peer came to
+    rdma_cm_id* id = nullptr;
+    ibv_qp* qp = nullptr;
+    Queues* queues = nullptr;
+    std::uint32_t inline_bytes = 0;
+    std::uint32_t depth = 0;
+    bool has_greeted = false;     ///< `peer` is what it said
+    Hello peer;
+    Error error;
+    Address local, remote;
+    std::uint8_t reads_asked = 0, reads_offered = 0;  ///< of the request
+    // -- under the mutex
+    std::uint32_t asks = 0, tells = 0;
+    Session* next_ask = nullptr;
+    Session* next_tell = nullptr;
+    Session* next = nullptr;      ///< of the mailbox
+    Session* previous = nullptr;
+    // -- the control thread's own
+    bool disconnects = false;     ///< accept or connect was called
+    bool finished = false;
+};
+
+/// Where the control thread leaves its news for a port.
+class Mailbox {
+public:
+    explicit Mailbox(Bell& of_loop) noexcept : bell(of_loop) {}
+    /// Cheap: one load.
+    bool has_news() const noexcept { return news_.load(std::memory_order_acquire); }
+    /// The next session with news, and which; null: none. Thread: the loop's.
+    Session* next(std::uint32_t& tells) noexcept;
+
+    Bell& bell;
+
+private:
+    friend class Control;
+    std::atomic<bool> news_{false};
+    // under the mutex
+    Session* first_ = nullptr;
+    Session* last_ = nullptr;
+    Session* sessions_ = nullptr;
+    Queues* queues_ = nullptr;
+    bool closing_ = false;
+    bool closed_ = false;
+    Mailbox* next_ = nullptr;
+};
+
+class Control {
+public:
+    /// Started by the first call; never joined. Errors: out_of_memory, device_error. Thread: any.
+    static Result<Control*> instance() noexcept;
+
+    /// Thread: the loop's. `session` is the control thread's until it tells.
+    void ask(Session& session, Session::Ask what) noexcept;
+    /// A fresh session of `home`; null: out of memory.
+    Session* make(Mailbox& home) noexcept;
+    /// After tell_destroyed.
+    void forget(Session& session) noexcept;
+
+    /// Listens at `at` for `home`; with `shared`, next to others of this process, who take turns. `number` names it in tell_request.
+    /// Answers the port. Errors: address_in_use, address_unavailable, and what the manager says. Blocks for some system calls.
+    Result<std::uint16_t> listen(Mailbox& home, const socket::SocketAddress& at, const Options& options, bool shared, std::uint64_t& number) noexcept;
+    void close_listening(std::uint64_t number) noexcept;
+
+    /// Takes everything of `home` from the devices; returns when that is done.
+    void close(Mailbox& home) noexcept;
+
+private:
+    friend class Mailbox;
+    struct State;
+    struct Place;
+    explicit Control(State& state) noexcept : state_(state) {}
+    static void* run(void* control) noexcept;
+    void tell(Session& session, std::uint32_t what) noexcept;
+    void wake() noexcept;
+    void do_asked() noexcept;
+    void hear_events() noexcept;
+    void hear(const rdma_cm_event& event) noexcept;
+    void resolve(Session& session) noexcept;
+    void connect(Session& session) noexcept;
+    void accept(Session& session) noexcept;
+    void reject(Session& session) noexcept;
+    void finish(Session& session) noexcept;
+    void requested(const rdma_cm_event& event) noexcept;
+    void established(Session& session, const rdma_cm_event& event) noexcept;
+    Error make_queue_pair(Session& session) noexcept;
+    Result<Queues*> queues_for(Session& session, Device& device) noexcept;
+    void destroy(Queues& queues) noexcept;
+    void close_places() noexcept;
+    void close_mailboxes() noexcept;
+    void fail(Session& session, Error error) noexcept;
+
+    State& state_;
+};
+
+}  // namespace evpl::transport::rdma

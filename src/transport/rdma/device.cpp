@@ -1,0 +1,57 @@
+#include "transport/rdma/device.hpp"
+
+#include <cerrno>
+#include <new>
+
+namespace evpl::transport::rdma {
+
+Result<Device*> Device::of(ibv_context* context) noexcept {
+    static Device* all = nullptr;
+    for (Device* each = all; each != nullptr; each = each->next_) {
+        if (each->context == context && !each->removed.load(std::memory_order_relaxed)) return each;
+    }
+    auto* made = new (std::nothrow) Device;
+    if (made == nullptr) return Error(Errc::out_of_memory, Step::open);
+    made->context = context;
+    // The list is kept: what is on it stays open, also when the last id of a removed device goes.
+    (void)verbs().rdma_get_devices(nullptr);
+    made->pd = verbs().ibv_alloc_pd(context);
+    if (made->pd == nullptr || verbs().ibv_query_device(context, &made->limits) != 0) {
+        const Error error = Error::from_errno(errno, Step::open);
+        if (made->pd != nullptr) verbs().ibv_dealloc_pd(made->pd);
+        delete made;
+        return error;
+    }
+    made->next_ = all;
+    all = made;
+    return made;
+}
+
+Result<std::uint64_t> Device::register_memory(std::byte* base, std::size_t size_bytes) noexcept {
+    if (removed.load(std::memory_order_relaxed)) return Error(Errc::device_lost, Step::open);
+    ibv_mr* region = verbs().ibv_reg_mr(pd, base, size_bytes, IBV_ACCESS_LOCAL_WRITE);
+    if (region == nullptr) return Error::from_errno(errno, Step::open);
+    const std::uint64_t lkey = region->lkey;
+    const std::lock_guard lock(mutex_);
+    if (!free_.empty()) {
+        const std::uint32_t number = free_.front();
+        free_.pop();
+        regions_[number] = region;
+        return lkey | std::uint64_t(number) << 32;
+    }
+    const std::uint32_t number = regions_.size();
+    ibv_mr* kept = region;
+    if (free_.reserve(number + 1) && regions_.push(std::move(kept))) return lkey | std::uint64_t(number) << 32;
+    verbs().ibv_dereg_mr(region);
+    return Error(Errc::out_of_memory, Step::open);
+}
+
+void Device::deregister_memory(std::byte*, std::size_t, std::uint64_t key) noexcept {
+    const std::lock_guard lock(mutex_);
+    auto number = std::uint32_t(key >> 32);
+    verbs().ibv_dereg_mr(regions_[number]);  // of a device that is gone: fails, and frees what is ours
+    regions_[number] = nullptr;
+    (void)free_.push(std::move(number));  // reserved
+}
+
+}  // namespace evpl::transport::rdma

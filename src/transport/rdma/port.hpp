@@ -1,0 +1,312 @@
+#pragma once
+
+// The inside: links, listeners and the port of one loop. rdma.hpp is what others see.
+
+#include <cstdint>
+
+#include "memory/heap.hpp"
+#include "memory/ring_queue.hpp"
+#include "transport/common/receive_block.hpp"
+#include "transport/rdma/control.hpp"
+#include "transport/transport.hpp"
+
+namespace evpl::transport::rdma {
+
+class RdmaPort;
+
+/// SENDs that an idle peer may have under way to us. Three would suffice: one for payload, one that may only return credits, and the one
+/// whose use asks for new ones; with fewer, returning a credit would itself ask for one.
+inline constexpr std::uint32_t credits_least = 4;
+/// The last credit returns credits, so that two full senders cannot wait for each other.
+inline constexpr std::uint32_t credits_kept = 1;
+/// Work requests that payload leaves to credits, ends and probes.
+inline constexpr std::uint32_t requests_kept = 4;
+/// A payload up to this is copied out of its block, which is posted again at once.
+inline constexpr std::uint32_t copied_bytes_most = 512;
+/// Peers that wait at a paused listener; more are rejected.
+inline constexpr std::uint32_t backlog_most = 1024;
+
+enum class Sent : std::uint8_t { payload, note, end, probe, operation };
+
+/// A work request that the device has. Its buffers are the next `slices` of RdmaLink::with_device.
+struct Request {
+    std::uint32_t bytes = 0;
+    std::uint16_t slices = 0;
+    Sent what = Sent::payload;
+};
+
+/// A remote operation, waiting or with the device.
+struct Operation {
+    OperationId id;
+    RemoteRegion region;
+    std::uint64_t offset = 0;
+    Buffer buffer;
+    Buffer registered;  ///< stands in for a buffer that the device does not know
+    bool reads = false;
+    bool told = false;  ///< its link is over; the device may still be at it
+};
+
+struct Exposure {
+    ibv_mr* region = nullptr;
+    Buffer range;
+};
+
+struct Rail;
+
+class alignas(64) RdmaLink final : public Link {
+public:
+    enum class State : std::uint8_t { free, connecting, answering, open, over };
+    struct Received {
+        Buffer bytes;
+        bool end_of_message;
+    };
+
+    // -- every message
+    State state = State::free;
+    bool is_message = false;
+    bool blocked = false;          ///< flush said so, writable() is owed
+    bool touched = false;          ///< in the port's list of links that a batch has met
+    bool starving = false;         ///< waits for receive memory to grant
+    bool fence = false;            ///< a remote read is under way: the next SEND waits for it
+    std::uint16_t next_number = 0; ///< of the next work request
+    std::uint32_t requests_out = 0;
+    std::uint32_t depth = 0;
+    std::uint32_t credits = 0;     ///< SENDs that the peer can take
+    std::uint32_t granted = 0;     ///< SENDs that the peer may send and has not
+    std::uint32_t owed = 0;        ///< of these, the peer does not know of so many
+    std::uint32_t target = credits_least;
+    std::uint32_t window = 32;
+    std::uint32_t peer_block = 0;  ///< most bytes of one SEND
+    std::uint32_t inline_bytes = 0;
+    std::uint32_t message_bytes = 0;  ///< received of the message under way
+    ibv_qp* qp = nullptr;
+    Rail* rail = nullptr;
+    SliceQueue with_device;
+    memory::RingQueue<Request, 4> requests;
+    // -- now and then
+    bool draining = false;
+    bool finishing = false;        ///< does not wait for the peer's end
+    bool end_said = false;
+    bool end_acked = false;        ///< the peer's device has our end
+    bool end_heard = false;
+    bool ended = false;            ///< and was told
+    bool closed_told = false;
+    bool active = false;           ///< we connected
+    bool greeted = false;          ///< connect or accept was asked for
+    bool note_due = false;         ///< in the port's list of links that may have to return credits
+    bool lingering = false;        ///< over in order; waits for the peer to disconnect first
+    bool finish_asked = false;
+    std::int64_t heard_ns = 0;     ///< a sign of life, as of the last look
+    bool traffic = false;          ///< a sign of life since then
+    std::uint32_t qp_number = 0;
+    RdmaLink* next_due = nullptr;
+    RdmaLink* next_free = nullptr;
+    RdmaLink* next_touched = nullptr;
+    memory::RingQueue<Received, 1> held;       ///< came while receiving was paused
+    memory::RingQueue<Operation, 1> waiting;
+    memory::RingQueue<Operation, 1> operations;  ///< with the device, in order
+    memory::RingQueue<Exposure, 1> exposures;
+    Session* session = nullptr;
+    std::int64_t linger_until_ns = 0;
+    std::int64_t silent_after_ns = 0;
+    Error error;
+    Caps own_caps;
+    Address local, remote;
+};
+
+/// Links by their queue pair's number (24 bits).
+class QueuePairTable {
+public:
+    ~QueuePairTable();
+    RdmaLink* find(std::uint32_t number) const noexcept {
+        const Page* page = pages_[number >> 12 & 0xfff];
+        return page != nullptr ? page->links[number & 0xfff] : nullptr;
+    }
+    /// False: out of memory.
+    bool insert(std::uint32_t number, RdmaLink& link) noexcept;
+    void remove(std::uint32_t number) noexcept;
+
+private:
+    struct Page {
+        RdmaLink* links[4096] = {};
+        unsigned used = 0;
+    };
+    Page* pages_[4096] = {};
+};
+
+/// The loop's side of a device's queues.
+struct Rail final : Watcher {
+    std::uint32_t ready(std::uint32_t events) override;
+    ~Rail() = default;
+
+    struct Slot {
+        Buffer block;
+    };
+
+    RdmaPort* port = nullptr;
+    Queues* queues = nullptr;
+    Rail* next = nullptr;
+    bool armed = false;             ///< the next completion makes the channel readable
+    bool dead = false;              ///< the device is gone: neither posted to nor polled
+    unsigned requests_out = 0;      ///< work requests of all links
+    unsigned receives_out = 0;      ///< posted and not consumed
+    unsigned promised = 0;          ///< of these, granted to peers
+    unsigned unacknowledged = 0;    ///< events of the channel
+    unsigned early_count = 0;       ///< completions that arming found
+    ibv_wc early[16];
+    Slot* slots = nullptr;
+    std::uint32_t* free_slots = nullptr;  ///< a stack; those with a block are at its top
+    std::uint32_t free_count = 0;
+    QueuePairTable links;
+};
+
+class RdmaListening final : public Listening {
+public:
+    std::string_view url() const noexcept override { return url_text; }
+    std::uint16_t port_number() const noexcept override { return bound_port; }
+    void pause() noexcept override { paused = true; }
+    void resume() noexcept override;
+    void close() noexcept override;
+
+    RdmaPort* owner = nullptr;
+    std::uint64_t number = 0;
+    bool paused = false;
+    std::uint16_t bound_port = 0;
+    RdmaListening* next = nullptr;
+    memory::RingQueue<Session*, 2> backlog;
+    char url_text[Endpoint::text_bytes_max + 1] = {};
+};
+
+class RdmaPort final : public Port {
+public:
+    RdmaPort(Host& host, Sleeper& sleeper, Control& control) noexcept;
+    ~RdmaPort() override;
+
+    // -- setup.cpp
+    Result<Listening*> listen(const Endpoint& at, bool shared, Acceptor& acceptor, Diagnostic& why) override;
+    Result<Link*> connect(const Endpoint& to, const Address& address, Sink& sink, SendQueue& outbox, Diagnostic& why) override;
+    void close(Link& link, How how) override;
+    void alarm() override;
+    Address remote_address(const Link& link) const override { return static_cast<const RdmaLink&>(link).remote; }
+    Address local_address(const Link& link) const override { return static_cast<const RdmaLink&>(link).local; }
+    std::size_t remote_name(const Link& link, std::span<char> room) const override;
+
+    // -- datapath.cpp
+    unsigned poll(unsigned budget) override;
+    PollPrice poll_price() const noexcept override { return PollPrice::memory; }
+    Flushed flush(Link& link) override;
+    void pause(Link& link) override { link.receive_paused = true; }
+    void resume(Link& link) override;
+    Armed arm() override;
+
+    // -- remote.cpp
+    Result<RemoteRegion> expose(Link& link, Buffer range, Access access) override;
+    Result<void> revoke(Link& link, const RemoteRegion& region) override;
+    Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) override;
+    Result<void> write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) override;
+
+    // -- for listeners
+    void drop_listening(RdmaListening& listening) noexcept;
+    void look_at_backlogs() noexcept;
+
+    Host& host;
+
+private:
+    friend struct Rail;
+    class SendBatch;
+
+    // setup.cpp
+    RdmaLink* take_link() noexcept;
+    void release(RdmaLink& link);
+    unsigned hear();
+    void hear(Session& session, std::uint32_t tells);
+    void prepared(RdmaLink& link);
+    void requested(Session& session);
+    void answer(RdmaListening& listening, Session& session);
+    void reject(Session& session, Refusal why) noexcept;
+    void established(RdmaLink& link);
+    void destroyed(Session& session);
+    void greet(RdmaLink& link) noexcept;
+    bool meet(RdmaLink& link, const Session& session) noexcept;
+    void ask_finish(RdmaLink& link) noexcept;
+    bool attach(RdmaLink& link, Session& session) noexcept;
+    Result<Rail*> rail_of(Queues& queues) noexcept;
+    void lose_rail(Rail& rail) noexcept;
+    void serve_backlogs();
+    void open_link(RdmaLink& link);
+    void end_link(RdmaLink& link, Error error) noexcept;
+    void end_if_done(RdmaLink& link);
+    void tell_end(RdmaLink& link);
+    void tick_by(std::int64_t at_ns) noexcept;
+    RdmaListening* find_listening(std::uint64_t number) noexcept;
+    template <class Visit>
+    void visit_links(Visit visit);
+
+    // datapath.cpp
+    unsigned poll_rail(Rail& rail, unsigned budget);
+    void drain_rail(Rail& rail);
+    void complete(Rail& rail, const ibv_wc& done);
+    void received(Rail& rail, const ibv_wc& done);
+    void take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std::uint32_t bytes, bool end_of_message);
+    void deliver(RdmaLink& link, Buffer&& bytes, bool end_of_message);
+    void deliver_held(RdmaLink& link);
+    void take_note(RdmaLink& link, std::uint32_t note);
+    void sent(Rail& rail, const ibv_wc& done);
+    void pass_requests(RdmaLink& link, unsigned count, std::size_t& bytes, Error error);
+    void send_failed(RdmaLink& link, const ibv_wc& done);
+    void touch(RdmaLink& link) noexcept;
+    void untouch(RdmaLink& link) noexcept;
+    void return_credits();
+    void settle();
+    void settle(RdmaLink& link);
+    std::uint32_t grant(RdmaLink& link, std::uint32_t wanted) noexcept;
+    unsigned post_receives(Rail& rail, unsigned count) noexcept;
+    bool fill(Rail& rail, Rail::Slot& slot, std::uint32_t& lkey) noexcept;
+    bool may_post(const RdmaLink& link, std::uint32_t kept) const noexcept;
+    bool push_outbox(RdmaLink& link);
+    bool gather(RdmaLink& link, SendBatch& batch);
+    void say_note(RdmaLink& link, std::uint32_t flags, Sent what);
+    void say_end(RdmaLink& link);
+    void probe(RdmaLink& link);
+    void posted(RdmaLink& link, Request request) noexcept;
+    bool post(RdmaLink& link, ibv_send_wr& first) noexcept;
+
+    // remote.cpp
+    Result<void> start(Link& link, Operation&& operation);
+    bool post_waiting(RdmaLink& link);
+    bool make_known(RdmaLink& link, Operation& operation, std::uint32_t& lkey, Error& error);
+    void operation_done(RdmaLink& link, Error error);
+    void drop_operations(RdmaLink& link);
+    void drop_exposures(RdmaLink& link) noexcept;
+
+    Control& control_;
+    Sleeper& sleeper_;
+    Mailbox mailbox_;
+    ReceiveBlock block_;
+    Rail* rails_ = nullptr;
+    RdmaLink* touched_first_ = nullptr;
+    RdmaLink* touched_last_ = nullptr;
+    RdmaLink* due_ = nullptr;
+    bool backlogs_ = false;
+    std::int64_t tick_ns_ = INT64_MAX;
+
+    static constexpr unsigned links_per_chunk = 16;
+    struct Chunk {
+        Chunk* next = nullptr;
+        RdmaLink links[links_per_chunk];
+    };
+    Chunk* chunks_ = nullptr;
+    RdmaLink* free_links_ = nullptr;
+    RdmaListening* listenings_ = nullptr;
+};
+
+template <class Visit>
+void RdmaPort::visit_links(Visit visit) {
+    for (Chunk* chunk = chunks_; chunk != nullptr; chunk = chunk->next) {
+        for (RdmaLink& link : chunk->links) {
+            if (link.state != RdmaLink::State::free) visit(link);
+        }
+    }
+}
+
+}  // namespace evpl::transport::rdma

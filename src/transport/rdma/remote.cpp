@@ -1,0 +1,146 @@
+// Remote memory: ranges that the peer may use, and reads and writes of the peer's.
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "transport/rdma/port.hpp"
+
+namespace evpl::transport::rdma {
+
+// -- what the peer may use -------------------------------------------------------------------------------------
+
+/// Registers on the loop's thread: pinning takes some microseconds per MiB.
+Result<RemoteRegion> RdmaPort::expose(Link& base, Buffer range, Access access) {
+    auto& link = static_cast<RdmaLink&>(base);
+    if (link.state != RdmaLink::State::open) return Error(Errc::misuse, Step::remote);
+    int rights = 0;
+    if ((unsigned(access) & unsigned(Access::read)) != 0) rights |= IBV_ACCESS_REMOTE_READ;
+    if ((unsigned(access) & unsigned(Access::write)) != 0) rights |= IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_LOCAL_WRITE;
+    if (!link.exposures.reserve(1)) return Error(Errc::out_of_memory, Step::remote);
+    ibv_mr* region = verbs().ibv_reg_mr(link.rail->queues->device->pd, range.data(), range.size(), rights);
+    if (region == nullptr) return Error::from_errno(errno, Step::remote);
+    const RemoteRegion out{reinterpret_cast<std::uintptr_t>(range.data()), region->rkey, range.size()};
+    (void)link.exposures.push({region, std::move(range)});  // reserved
+    return out;
+}
+
+Result<void> RdmaPort::revoke(Link& base, const RemoteRegion& region) {
+    auto& link = static_cast<RdmaLink&>(base);
+    for (std::uint32_t left = link.exposures.size(); left > 0; --left) {
+        Exposure each = std::move(link.exposures.front());
+        link.exposures.pop();
+        if (each.region->rkey == region.key && reinterpret_cast<std::uintptr_t>(each.range.data()) == region.address) {
+            verbs().ibv_dereg_mr(each.region);
+            return {};
+        }
+        (void)link.exposures.push(std::move(each));  // into the room it left
+    }
+    return Error(Errc::misuse, Step::remote);
+}
+
+/// The queue pair is gone: nobody uses them any more.
+void RdmaPort::drop_exposures(RdmaLink& link) noexcept {
+    for (; !link.exposures.empty(); link.exposures.pop()) verbs().ibv_dereg_mr(link.exposures.front().region);
+}
+
+// -- what we use -----------------------------------------------------------------------------------------------
+
+Result<void> RdmaPort::start(Link& base, Operation&& operation) {
+    auto& link = static_cast<RdmaLink&>(base);
+    if (link.state != RdmaLink::State::open || link.end_said) return Error(Errc::misuse, Step::remote);
+    if (!link.waiting.push(std::move(operation))) return Error(Errc::out_of_memory, Step::remote);
+    post_waiting(link);
+    return {};
+}
+
+Result<void> RdmaPort::read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) {
+    return start(link, {operation, region, offset, std::move(into), {}, true});
+}
+
+Result<void> RdmaPort::write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) {
+    return start(link, {operation, region, offset, std::move(from), {}, false});
+}
+
+/// The device knows the operation's memory: the buffer's slab has a key, or a block of ours stands in for it. False: not yet, or
+/// `error`.
+bool RdmaPort::make_known(RdmaLink& link, Operation& operation, std::uint32_t& lkey, Error& error) {
+    Device& device = *link.rail->queues->device;
+    Buffer& used = operation.registered ? operation.registered : operation.buffer;
+    memory::Slab* slab = memory::slab_of(used);
+    if (slab == nullptr) {  // the caller's own memory
+        if (used.size() > memory::block_bytes_max) {
+            error = Error(Errc::too_large, Step::remote);
+            return false;
+        }
+        auto block = host.heap().allocate(used.size());
+        if (!block) {
+            error = Error(block.error().code(), Step::remote);
+            return false;
+        }
+        if (!operation.reads) std::memcpy(block->data(), used.data(), used.size());
+        operation.registered = *std::move(block);
+        return make_known(link, operation, lkey, error);
+    }
+    std::uint64_t key;
+    if (device.key_of(*slab, key) != nullptr) {
+        lkey = Device::lkey_of(key);
+        return true;
+    }
+    device.request(*slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
+    if (slab->keys[device.number()].state.load(std::memory_order_acquire) == memory::KeyState::failed) error = Error(Errc::device_error, Step::remote);
+    return false;
+}
+
+/// True: none waits any more.
+bool RdmaPort::post_waiting(RdmaLink& link) {
+    while (!link.waiting.empty()) {
+        Operation& first = link.waiting.front();
+        if (!may_post(link, requests_kept) || !link.requests.reserve(1) || !link.operations.reserve(1)) return false;
+        std::uint32_t lkey = 0;
+        Error error;
+        if (!make_known(link, first, lkey, error)) {
+            if (!error.ok()) end_link(link, error);
+            else tick_by(host.now_ns() + 1'000'000);
+            return false;
+        }
+        const Buffer& used = first.registered ? first.registered : first.buffer;
+        ibv_sge place{reinterpret_cast<std::uintptr_t>(used.data()), used.size(), lkey};
+        ibv_send_wr request{};
+        request.wr_id = std::uint64_t(reinterpret_cast<std::uintptr_t>(&link)) << 16 | link.next_number;
+        request.sg_list = &place;
+        request.num_sge = 1;
+        request.opcode = first.reads ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;
+        request.send_flags = IBV_SEND_SIGNALED;
+        request.wr.rdma.remote_addr = first.region.address + first.offset;
+        request.wr.rdma.rkey = std::uint32_t(first.region.key);
+        link.fence |= first.reads;
+        (void)link.operations.push(std::move(first));  // reserved
+        link.waiting.pop();
+        posted(link, {0, 0, Sent::operation});
+        if (!post(link, request)) return false;
+    }
+    return true;
+}
+
+/// The device is through with the oldest one.
+void RdmaPort::operation_done(RdmaLink& link, Error error) {
+    Operation done = std::move(link.operations.front());
+    link.operations.pop();
+    if (done.told) return;
+    if (done.registered && done.reads && error.ok()) std::memcpy(done.buffer.data(), done.registered.data(), done.buffer.size());
+    link.sink->completed(done.id, error, std::move(done.buffer));
+}
+
+/// The link is over. What the device has keeps its memory until the queue pair is gone.
+void RdmaPort::drop_operations(RdmaLink& link) {
+    const Error error = link.error.code() == Errc::remote_access ? Error(Errc::cancelled, Step::remote) : Error(link.error.code(), Step::remote, link.error.who());
+    for (std::uint32_t i = 0; i < link.operations.size(); ++i) {
+        Operation& each = link.operations[i];
+        if (!std::exchange(each.told, true)) link.sink->completed(each.id, error, {});
+    }
+    for (; !link.waiting.empty(); link.waiting.pop()) link.sink->completed(link.waiting.front().id, error, std::move(link.waiting.front().buffer));
+}
+
+}  // namespace evpl::transport::rdma

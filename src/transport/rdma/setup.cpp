@@ -1,0 +1,469 @@
+// Everything of a link's life but the bytes: listening, connecting, greeting, ends, and the news of the control thread.
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <new>
+#include <utility>
+
+#include "base/clock.hpp"
+#include "base/option.hpp"
+#include "transport/rdma/port.hpp"
+
+namespace evpl::transport::rdma {
+namespace {
+
+/// How long who accepted stays after an orderly end, so that the last answer of its device reaches the peer.
+constexpr std::int64_t linger_ns = 1'000'000'000;
+constexpr std::int64_t retry_ns = 1'000'000;
+
+}  // namespace
+
+// -- links by queue pair ---------------------------------------------------------------------------------------
+
+QueuePairTable::~QueuePairTable() {
+    for (Page* page : pages_) delete page;
+}
+
+bool QueuePairTable::insert(std::uint32_t number, RdmaLink& link) noexcept {
+    Page*& page = pages_[number >> 12 & 0xfff];
+    if (page == nullptr) page = new (std::nothrow) Page;
+    if (page == nullptr) return false;
+    page->links[number & 0xfff] = &link;
+    ++page->used;
+    return true;
+}
+
+void QueuePairTable::remove(std::uint32_t number) noexcept {
+    Page*& page = pages_[number >> 12 & 0xfff];
+    if (page == nullptr || page->links[number & 0xfff] == nullptr) return;
+    page->links[number & 0xfff] = nullptr;
+    if (--page->used > 0) return;
+    delete page;
+    page = nullptr;
+}
+
+// -- the port --------------------------------------------------------------------------------------------------
+
+RdmaPort::RdmaPort(Host& of_loop, Sleeper& sleeper, Control& control) noexcept
+    : host(of_loop), control_(control), sleeper_(sleeper), mailbox_(of_loop.bell()), block_(of_loop.heap()) {}
+
+// No upcalls. The devices let go of everything before the memory goes.
+RdmaPort::~RdmaPort() {
+    while (listenings_ != nullptr) drop_listening(*listenings_);
+    for (Rail* rail = rails_; rail != nullptr; rail = rail->next) {
+        sleeper_.remove(*rail, false);
+        if (rail->unacknowledged > 0) verbs().ibv_ack_cq_events(rail->queues->cq, rail->unacknowledged);
+    }
+    visit_links([&](RdmaLink& link) { drop_exposures(link); });
+    control_.close(mailbox_);
+    while (Rail* rail = rails_) {
+        rails_ = rail->next;
+        delete[] rail->slots;
+        delete[] rail->free_slots;
+        delete rail;
+    }
+    while (Chunk* chunk = chunks_) {
+        chunks_ = chunk->next;
+        delete chunk;
+    }
+}
+
+RdmaLink* RdmaPort::take_link() noexcept {
+    if (free_links_ == nullptr) {
+        auto* chunk = new (std::nothrow) Chunk;
+        if (chunk == nullptr) return nullptr;
+        chunk->next = std::exchange(chunks_, chunk);
+        for (RdmaLink& link : chunk->links) {
+            link.port = this;
+            link.next_free = std::exchange(free_links_, &link);
+        }
+    }
+    RdmaLink* link = free_links_;
+    free_links_ = std::exchange(link->next_free, nullptr);
+    return link;
+}
+
+/// Nothing of the link is left with the device.
+void RdmaPort::release(RdmaLink& link) {
+    untouch(link);
+    drop_exposures(link);
+    if (link.rail != nullptr) {
+        link.rail->requests_out -= link.requests_out;
+        link.rail->links.remove(link.qp_number);
+    }
+    const std::uint32_t generation = link.generation + 1;
+    link.~RdmaLink();
+    new (&link) RdmaLink;
+    link.port = this;
+    link.generation = generation;
+    link.next_free = std::exchange(free_links_, &link);
+}
+
+/// The loop's side of a device's queues; made when the first queue pair on them comes.
+Result<Rail*> RdmaPort::rail_of(Queues& queues) noexcept {
+    if (queues.rail != nullptr) return static_cast<Rail*>(queues.rail);
+    auto* rail = new (std::nothrow) Rail;
+    if (rail == nullptr) return Error(Errc::out_of_memory, Step::open);
+    rail->port = this;
+    rail->queues = &queues;
+    rail->slots = new (std::nothrow) Rail::Slot[queues.receives_most];
+    rail->free_slots = new (std::nothrow) std::uint32_t[queues.receives_most];
+    Error error;
+    if (rail->slots == nullptr || rail->free_slots == nullptr) error = Error(Errc::out_of_memory, Step::open);
+    else if (const auto added = sleeper_.add(*rail, queues.channel->fd, EPOLLIN); !added) error = added.error();
+    if (!error.ok()) {
+        delete[] rail->slots;
+        delete[] rail->free_slots;
+        delete rail;
+        return error;
+    }
+    for (std::uint32_t i = queues.receives_most; i-- > 0;) rail->free_slots[rail->free_count++] = i;
+    rail->next = std::exchange(rails_, rail);
+    queues.rail = rail;
+    return rail;
+}
+
+/// The device is gone. Its queues answer nonsense from now on: neither posted to nor polled.
+void RdmaPort::lose_rail(Rail& rail) noexcept {
+    rail.dead = true;
+    rail.early_count = 0;
+    visit_links([&](RdmaLink& link) {
+        if (link.rail == &rail) end_link(link, Error(Errc::device_lost, Step::none, Who::system));
+    });
+}
+
+std::size_t RdmaPort::remote_name(const Link& base, std::span<char> room) const {
+    const auto& link = static_cast<const RdmaLink&>(base);
+    return link.remote.family == Address::Family::none ? 0 : link.remote.describe(room.data(), room.size());
+}
+
+// -- news of the control thread --------------------------------------------------------------------------------
+
+unsigned RdmaPort::hear() {
+    unsigned count = 0;
+    std::uint32_t tells = 0;
+    while (Session* session = mailbox_.next(tells)) {
+        hear(*session, tells);
+        ++count;
+    }
+    return count;
+}
+
+void RdmaPort::hear(Session& session, std::uint32_t tells) {
+    if ((tells & Session::tell_destroyed) != 0) return destroyed(session);
+    if ((tells & Session::tell_request) != 0) requested(session);
+    RdmaLink* const link = session.link;
+    if (link == nullptr) {  // a peer that waits at a listener
+        if ((tells & (Session::tell_failed | Session::tell_disconnected | Session::tell_removed)) != 0) control_.ask(session, Session::ask_finish);
+        return;
+    }
+    if ((tells & Session::tell_removed) != 0) {
+        if (link->rail != nullptr) lose_rail(*link->rail);
+        end_link(*link, Error(Errc::device_lost, Step::none, Who::system));
+        return ask_finish(*link);
+    }
+    if ((tells & Session::tell_prepared) != 0 && link->state == RdmaLink::State::connecting) prepared(*link);
+    if ((tells & Session::tell_established) != 0) established(*link);
+    if ((tells & Session::tell_failed) != 0) end_link(*link, session.error);
+    if ((tells & Session::tell_disconnected) == 0) return;
+    if (link->rail != nullptr) drain_rail(*link->rail);  // what the peer sent before it went
+    if (link->state == RdmaLink::State::over) return ask_finish(*link);
+    if (link->end_heard && link->end_acked) touch(*link);  // in order; told once all is delivered
+    else end_link(*link, Error(Errc::reset, Step::recv, Who::peer));
+}
+
+/// There is a queue pair: receives first, then the greeting that tells of them.
+void RdmaPort::prepared(RdmaLink& link) {
+    if (!attach(link, *link.session)) return;
+    touch(link);
+}
+
+bool RdmaPort::attach(RdmaLink& link, Session& session) noexcept {
+    const auto rail = rail_of(*session.queues);
+    if (!rail || (*rail)->dead || !(*rail)->links.insert(session.qp->qp_num, link)) {
+        end_link(link, !rail ? rail.error() : (*rail)->dead ? Error(Errc::device_lost, Step::connect) : Error(Errc::out_of_memory, Step::connect));
+        return false;
+    }
+    link.rail = *rail;
+    link.qp = session.qp;
+    link.qp_number = session.qp->qp_num;
+    link.depth = session.depth;
+    link.inline_bytes = session.inline_bytes;
+    link.window = session.options.window;
+    link.silent_after_ns = session.options.silent_after.ns;
+    link.local = session.local;
+    link.remote = session.remote;
+    link.domain = session.queues->device;
+    link.own_caps = caps_of(session.options, session.inline_bytes);
+    return true;
+}
+
+/// Connects or accepts, now that there are receives.
+void RdmaPort::greet(RdmaLink& link) noexcept {
+    link.greeted = true;
+    Session& session = *link.session;
+    session.ours.block_bytes = link.rail->queues->block_bytes;
+    session.ours.message_bytes = link.is_message ? message_bytes_most : 0;
+    session.ours.credits = std::uint16_t(link.granted);
+    session.ours.is_message = link.is_message;
+    link.owed = 0;
+    control_.ask(session, link.active ? Session::ask_connect : Session::ask_accept);
+}
+
+/// False: what the peer said fits nothing of ours.
+bool RdmaPort::meet(RdmaLink& link, const Session& session) noexcept {
+    if (!session.has_greeted || session.peer.is_message != link.is_message) return false;
+    link.credits = session.peer.credits;
+    link.peer_block = session.peer.block_bytes;
+    return true;
+}
+
+void RdmaPort::established(RdmaLink& link) {
+    if (link.state == RdmaLink::State::answering) return open_link(link);
+    if (link.state != RdmaLink::State::connecting) return;
+    if (!meet(link, *link.session)) return end_link(link, Error(Errc::protocol_error, Step::connect, Who::peer));
+    open_link(link);
+}
+
+void RdmaPort::open_link(RdmaLink& link) {
+    link.state = RdmaLink::State::open;
+    link.heard_ns = host.now_ns();
+    if (link.silent_after_ns > 0) tick_by(host.now_ns() + link.silent_after_ns);
+    link.sink->opened();
+}
+
+void RdmaPort::destroyed(Session& session) {
+    RdmaLink* const link = session.link;
+    if (link != nullptr) {
+        if (link->rail != nullptr && !link->rail->dead) drain_rail(*link->rail);
+        link->session = nullptr;
+        if (link->state != RdmaLink::State::over) end_link(*link, session.error.ok() ? Error(Errc::reset, Step::connect) : session.error);
+        tell_end(*link);
+        link->with_device.clear();
+        link->sink->retired();
+        release(*link);
+    } else {
+        for (RdmaListening* each = listenings_; each != nullptr; each = each->next) {
+            for (std::uint32_t left = each->backlog.size(); left > 0; --left) {
+                Session* waiting = each->backlog.front();
+                each->backlog.pop();
+                if (waiting != &session) (void)each->backlog.push(std::move(waiting));  // into the room it left
+            }
+        }
+    }
+    control_.forget(session);
+}
+
+// -- listening -------------------------------------------------------------------------------------------------
+
+Result<Listening*> RdmaPort::listen(const Endpoint& at, bool shared, Acceptor& acceptor, Diagnostic& why) {
+    const auto options = Options::read(at, why);
+    if (!options) return options.error();
+    auto where = socket::literal_address(at, why);
+    if (!where) return where.error();
+    where->port = at.port();
+    auto* listening = new (std::nothrow) RdmaListening;
+    if (listening == nullptr) return Error(Errc::out_of_memory, Step::listen);
+    listening->port = this;
+    listening->owner = this;
+    listening->acceptor = &acceptor;
+    const auto bound = control_.listen(mailbox_, socket::to_kernel(*where), *options, shared, listening->number);
+    if (!bound) {
+        delete listening;
+        char text[128];
+        bound.error().describe(text, sizeof text);
+        if (bound.error() == Errc::address_unavailable) {
+            return base::refuse(why, Errc::address_unavailable, "rdma://%.*s:%u: no RDMA device has this address; `rdma link` and `ip address` show which there are",
+                                EVPL_SHOWN(at.host()), unsigned(at.port()));
+        }
+        base::refuse(why, bound.error().code(), "rdma://%.*s:%u: %s", EVPL_SHOWN(at.host()), unsigned(at.port()), text);
+        return bound.error();
+    }
+    listening->bound_port = *bound;
+    where->port = *bound;
+    char text[64];
+    where->describe(text, sizeof text);
+    if (at.host() == "*") std::snprintf(text, sizeof text, "*:%u", unsigned(*bound));
+    std::snprintf(listening->url_text, sizeof listening->url_text, "rdma://%s%s", text, options->is_message ? "?mode=msg" : "");
+    listening->next = std::exchange(listenings_, listening);
+    return listening;
+}
+
+void RdmaListening::close() noexcept { owner->drop_listening(*this); }
+
+void RdmaListening::resume() noexcept {
+    paused = false;
+    owner->look_at_backlogs();
+}
+
+void RdmaPort::look_at_backlogs() noexcept {
+    backlogs_ = true;
+    host.poll_again();
+}
+
+void RdmaPort::drop_listening(RdmaListening& listening) noexcept {
+    control_.close_listening(listening.number);
+    for (; !listening.backlog.empty(); listening.backlog.pop()) reject(*listening.backlog.front(), Refusal::closed);
+    RdmaListening** at = &listenings_;
+    while (*at != &listening) at = &(*at)->next;
+    *at = listening.next;
+    delete &listening;
+}
+
+RdmaListening* RdmaPort::find_listening(std::uint64_t number) noexcept {
+    RdmaListening* each = listenings_;
+    while (each != nullptr && each->number != number) each = each->next;
+    return each;
+}
+
+void RdmaPort::reject(Session& session, Refusal why) noexcept {
+    session.refusal = why;
+    control_.ask(session, Session::ask_reject);
+}
+
+void RdmaPort::requested(Session& session) {
+    RdmaListening* listening = find_listening(session.listening);
+    if (listening == nullptr) return reject(session, Refusal::closed);
+    if (!listening->paused && listening->backlog.empty()) return answer(*listening, session);
+    Session* waiting = &session;
+    if (listening->backlog.size() >= backlog_most || !listening->backlog.push(std::move(waiting))) reject(session, Refusal::busy);
+}
+
+void RdmaPort::serve_backlogs() {
+    backlogs_ = false;
+    for (RdmaListening *each = listenings_, *next; each != nullptr; each = next) {
+        next = each->next;
+        while (!each->paused && !each->backlog.empty()) {
+            Session& session = *each->backlog.front();
+            each->backlog.pop();
+            answer(*each, session);
+        }
+    }
+}
+
+void RdmaPort::answer(RdmaListening& listening, Session& session) {
+    RdmaLink* link = take_link();
+    if (link == nullptr) return reject(session, Refusal::busy);
+    link->state = RdmaLink::State::answering;
+    link->is_message = session.options.is_message;
+    link->session = &session;
+    link->own_caps = caps_of(session.options, session.inline_bytes);
+    link->caps = &link->own_caps;
+    link->local = session.local;
+    link->remote = session.remote;
+    if (!listening.acceptor->accepted(*link)) {
+        link->session = nullptr;
+        release(*link);
+        return reject(session, Refusal::closed);
+    }
+    session.link = link;
+    if (!meet(*link, session)) return end_link(*link, Error(Errc::protocol_error, Step::accept, Who::peer));
+    if (attach(*link, session)) touch(*link);
+}
+
+// -- connecting ------------------------------------------------------------------------------------------------
+
+Result<Link*> RdmaPort::connect(const Endpoint& to, const Address& address, Sink& sink, SendQueue& outbox, Diagnostic& why) {
+    const auto options = Options::read(to, why);
+    if (!options) return options.error();
+    RdmaLink* link = take_link();
+    Session* session = link != nullptr ? control_.make(mailbox_) : nullptr;
+    if (session == nullptr) {
+        if (link != nullptr) release(*link);
+        return Error(Errc::out_of_memory, Step::connect);
+    }
+    link->state = RdmaLink::State::connecting;
+    link->active = true;
+    link->is_message = options->is_message;
+    link->sink = &sink;
+    link->outbox = &outbox;
+    link->own_caps = caps_of(*options, options->inline_bytes);
+    link->caps = &link->own_caps;
+    link->remote = address;
+    link->session = session;
+    session->link = link;
+    session->options = *options;
+    session->target = socket::to_kernel(address);
+    control_.ask(*session, Session::ask_resolve);
+    return link;
+}
+
+// -- ends ------------------------------------------------------------------------------------------------------
+
+void RdmaPort::close(Link& base, How how) {
+    auto& link = static_cast<RdmaLink&>(base);
+    if (link.state == RdmaLink::State::over || link.state == RdmaLink::State::free) return;
+    if (how == How::abort) return end_link(link, Error(Errc::closed, Step::close, Who::local));
+    link.draining = true;
+    link.finishing |= how == How::finish;
+    if (link.state == RdmaLink::State::open) touch(link);
+    host.poll_again();
+}
+
+void RdmaPort::end_if_done(RdmaLink& link) {
+    if (!link.end_acked || (!link.ended && !link.finishing)) return;
+    link.lingering = !link.active;
+    end_link(link, Error(Errc::end, Step::close, Who::local));
+}
+
+/// What is left is told by the next poll.
+void RdmaPort::end_link(RdmaLink& link, Error error) noexcept {
+    if (link.state == RdmaLink::State::over || link.state == RdmaLink::State::free) return;
+    link.state = RdmaLink::State::over;
+    link.error = error;
+    link.starving = false;
+    link.held.clear();
+    if (link.rail != nullptr) link.rail->promised -= link.granted;
+    link.granted = link.owed = 0;
+    touch(link);
+    host.poll_again();
+    if (!link.lingering) return ask_finish(link);
+    link.linger_until_ns = host.now_ns() + linger_ns;
+    tick_by(link.linger_until_ns);
+}
+
+void RdmaPort::ask_finish(RdmaLink& link) noexcept {
+    if (link.session == nullptr || std::exchange(link.finish_asked, true)) return;
+    control_.ask(*link.session, Session::ask_finish);
+}
+
+void RdmaPort::tell_end(RdmaLink& link) {
+    if (std::exchange(link.closed_told, true)) return;
+    drop_operations(link);
+    link.sink->closed(link.error);
+}
+
+// -- what time brings ------------------------------------------------------------------------------------------
+
+void RdmaPort::tick_by(std::int64_t at_ns) noexcept {
+    if (at_ns >= tick_ns_) return;
+    tick_ns_ = at_ns;
+    host.set_alarm(*this, at_ns);
+}
+
+/// Links without receive memory ask again, those that linger leave, those without a sign of life are probed.
+void RdmaPort::alarm() {
+    tick_ns_ = INT64_MAX;
+    const std::int64_t now = host.now_ns();
+    visit_links([&](RdmaLink& link) {
+        if (link.state == RdmaLink::State::over) {
+            if (!link.lingering || link.finish_asked) return;
+            if (now >= link.linger_until_ns) ask_finish(link);
+            else tick_by(link.linger_until_ns);
+            return;
+        }
+        if (link.starving || !link.waiting.empty()) {
+            touch(link);
+            host.poll_again();
+            tick_by(now + retry_ns);
+        }
+        if (link.state != RdmaLink::State::open || link.silent_after_ns == 0) return;
+        if (std::exchange(link.traffic, false)) link.heard_ns = now;
+        else if (now - link.heard_ns >= link.silent_after_ns && link.requests_out == 0) probe(link);
+        tick_by(now + link.silent_after_ns);
+    });
+}
+
+}  // namespace evpl::transport::rdma
