@@ -28,6 +28,17 @@ inline int open_descriptors() {
     return count;
 }
 
+/// What they are, for a message.
+inline std::string list_descriptors() {
+    std::string list;
+    for (int fd = 0; fd < 1024; ++fd) {
+        char target[64] = {};
+        const std::string path = "/proc/self/fd/" + std::to_string(fd);
+        if (readlink(path.c_str(), target, sizeof target - 1) > 0) list += "\n  " + std::to_string(fd) + " " + target;
+    }
+    return list;
+}
+
 /// Descriptors and slabs of this process at one time.
 struct Baseline {
     int descriptors = open_descriptors();
@@ -37,7 +48,7 @@ struct Baseline {
         EXPECT_TRUE(await([&] { return memory_use().slab_bytes <= slab_bytes; }, 2_s))
             << "memory was not given back: " << memory_use().slab_bytes << " bytes of slabs, before " << slab_bytes;
         EXPECT_TRUE(await([&] { return open_descriptors() <= descriptors; }, 2_s))
-            << "descriptors leak: " << open_descriptors() << " are open, before " << descriptors;
+            << "descriptors leak: " << open_descriptors() << " are open, before " << descriptors << list_descriptors();
     }
 };
 

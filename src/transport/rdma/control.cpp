@@ -43,10 +43,6 @@ std::span<const std::uint8_t> private_data_of(const rdma_cm_event& event) noexce
     return {static_cast<const std::uint8_t*>(event.param.conn.private_data), event.param.conn.private_data_len};
 }
 
-/// The manager's own codes of a reject (InfiniBand Architecture Specification 1.4, table 113): nobody listens, and the listener said no.
-constexpr int reject_no_service = 8;
-constexpr int reject_by_consumer = 28;
-
 Error failure_of(const rdma_cm_event& event) noexcept {
     const int os = event.status < 0 ? -event.status : event.status;
     switch (event.event) {
@@ -54,8 +50,7 @@ Error failure_of(const rdma_cm_event& event) noexcept {
     case RDMA_CM_EVENT_ROUTE_ERROR: return Error(Errc::unreachable, Step::connect, Who::system, os);
     case RDMA_CM_EVENT_UNREACHABLE: return Error(os == ETIMEDOUT ? Errc::timed_out : Errc::unreachable, Step::connect, Who::system, os);
     case RDMA_CM_EVENT_REJECTED:
-        if (os == reject_no_service || os == reject_by_consumer) return Error(Errc::refused, Step::connect, Who::peer);
-        return Error(Errc::refused, Step::connect, Who::peer, os);
+        return Error(Errc::refused, Step::connect, Who::peer);  // the status is a reason of the manager's, no errno
     default: return Error(Errc::device_error, Step::connect, Who::system, os);
     }
 }
@@ -380,9 +375,12 @@ Result<Queues*> Control::queues_for(Session& session, Device& device) noexcept {
 }
 
 void Control::destroy(Queues& queues) noexcept {
-    if (queues.srq != nullptr) verbs().ibv_destroy_srq(queues.srq);
-    if (queues.cq != nullptr) verbs().ibv_destroy_cq(queues.cq);
-    if (queues.channel != nullptr) verbs().ibv_destroy_comp_channel(queues.channel);
+    const auto told = [](const char* what, int failed) {
+        if (failed != 0) base::log_format(LogLevel::warning, "rdma: a %s could not be destroyed: errno %d", what, failed);
+    };
+    if (queues.srq != nullptr) told("shared receive queue", verbs().ibv_destroy_srq(queues.srq));
+    if (queues.cq != nullptr) told("completion queue", verbs().ibv_destroy_cq(queues.cq));
+    if (queues.channel != nullptr) told("completion channel", verbs().ibv_destroy_comp_channel(queues.channel));
     delete &queues;
 }
 
@@ -421,7 +419,9 @@ void Control::hear(const rdma_cm_event& event) noexcept {
     case RDMA_CM_EVENT_ROUTE_ERROR:
     case RDMA_CM_EVENT_CONNECT_ERROR:
     case RDMA_CM_EVENT_UNREACHABLE:
-    case RDMA_CM_EVENT_REJECTED: return fail(*session, failure_of(event));
+    case RDMA_CM_EVENT_REJECTED:
+        base::log_format(LogLevel::debug, "rdma: connecting failed: %s, status %d", verbs().rdma_event_str(event.event), event.status);
+        return fail(*session, failure_of(event));
     case RDMA_CM_EVENT_DISCONNECTED: return tell(*session, Session::tell_disconnected);
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
         if (session->queues != nullptr) session->queues->device->removed.store(true, std::memory_order_relaxed);

@@ -64,8 +64,17 @@ unsigned RdmaPort::poll_rail(Rail& rail, unsigned budget) {
         for (int i = 0; i < got; ++i) complete(rail, batch[i]);
         done += unsigned(got);
     }
+    if (rail.crowded && done > 0) relieve(rail);
     if (rail.receives_out < rail.promised) post_receives(rail, rail.promised - rail.receives_out);  // what links took that are over
     return done;
+}
+
+/// The completion queue was spoken for; some of it is free again. Who was refused may not have a completion of its own to wait for.
+void RdmaPort::relieve(Rail& rail) {
+    rail.crowded = false;
+    visit_links([&](RdmaLink& link) {
+        if (link.rail == &rail && (link.blocked || link.draining || link.owed > 0 || !link.waiting.empty())) touch(link);
+    });
 }
 
 void RdmaPort::drain_rail(Rail& rail) {
@@ -254,7 +263,7 @@ void RdmaPort::settle(RdmaLink& link) {
         link.ended = true;
         link.sink->ended();
     }
-    if (link.state != RdmaLink::State::over && !link.receive_paused && link.granted <= link.target / 2) {
+    if (link.state != RdmaLink::State::over && !link.receive_paused && (link.starving || link.granted <= link.target / 2)) {
         const bool plenty = link.rail->promised < link.rail->queues->receives_most / 2;
         if (link.state == RdmaLink::State::open) link.target = plenty ? std::min(link.target * 2, link.window) : credits_least;
         if (link.target > link.granted) grant(link, link.target - link.granted);
@@ -295,8 +304,10 @@ void RdmaPort::return_credits() {
 // -- sending ---------------------------------------------------------------------------------------------------
 
 bool RdmaPort::may_post(const RdmaLink& link, std::uint32_t kept) const noexcept {
-    const Rail& rail = *link.rail;
-    return link.requests_out + kept < link.depth && !rail.dead && rail.requests_out + rail.queues->receives_most < rail.queues->completions_most;
+    Rail& rail = *link.rail;
+    if (rail.dead || link.requests_out + kept >= link.depth) return false;
+    rail.crowded |= rail.requests_out + rail.queues->receives_most >= rail.queues->completions_most;
+    return !rail.crowded;
 }
 
 /// Work requests that leave with one doorbell.

@@ -148,6 +148,7 @@ struct Rail final : Watcher {
     Rail* next = nullptr;
     bool armed = false;             ///< the next completion makes the channel readable
     bool dead = false;              ///< the device is gone: neither posted to nor polled
+    bool crowded = false;           ///< somebody was refused because the completion queue is spoken for
     unsigned requests_out = 0;      ///< work requests of all links
     unsigned receives_out = 0;      ///< posted and not consumed
     unsigned promised = 0;          ///< of these, granted to peers
@@ -245,6 +246,7 @@ private:
     // datapath.cpp
     unsigned poll_rail(Rail& rail, unsigned budget);
     void drain_rail(Rail& rail);
+    void relieve(Rail& rail);
     void complete(Rail& rail, const ibv_wc& done);
     void received(Rail& rail, const ibv_wc& done);
     void take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std::uint32_t bytes, bool end_of_message);

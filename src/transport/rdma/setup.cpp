@@ -166,7 +166,12 @@ void RdmaPort::hear(Session& session, std::uint32_t tells) {
     }
     if ((tells & Session::tell_prepared) != 0 && link->state == RdmaLink::State::connecting) prepared(*link);
     if ((tells & Session::tell_established) != 0) established(*link);
-    if ((tells & Session::tell_failed) != 0) end_link(*link, session.error);
+    if ((tells & Session::tell_failed) != 0) {
+        // A peer that leaves before the manager has heard that we are connected appears to refuse.
+        const bool was_open = link->state == RdmaLink::State::open;
+        if (was_open && link->rail != nullptr) drain_rail(*link->rail);
+        end_link(*link, was_open ? Error(Errc::reset, Step::recv, Who::peer) : session.error);
+    }
     if ((tells & Session::tell_disconnected) == 0) return;
     if (link->rail != nullptr) drain_rail(*link->rail);  // what the peer sent before it went
     if (link->state == RdmaLink::State::over) return ask_finish(*link);
