@@ -16,7 +16,7 @@
 namespace evpl::transport {
 
 std::span<Transport* const> all_transports() noexcept {
-    static const std::array<Transport*, 5> list{&socket_transport(), &uring_transport(), &rdma_transport(), &inproc_transport(), &sim_transport()};
+    static const std::array<Transport*, 6> list{&socket_transport(), &uring_transport(), &rdma_transport(), &rdma_ud_transport(), &inproc_transport(), &sim_transport()};
     return list;
 }
 

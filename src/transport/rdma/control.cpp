@@ -27,18 +27,6 @@ constexpr unsigned completions_wished = 16384;
 constexpr unsigned receives_share = 2;
 constexpr unsigned gather_wished = 8;
 
-void make_nonblocking(int fd) noexcept {
-    ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
-    ::fcntl(fd, F_SETFD, FD_CLOEXEC);
-}
-
-Address address_of(const sockaddr& from) noexcept {
-    socket::SocketAddress copy;
-    if (from.sa_family == AF_INET) std::memcpy(&copy.v4, &from, sizeof copy.v4);
-    else if (from.sa_family == AF_INET6) std::memcpy(&copy.v6, &from, sizeof copy.v6);
-    return socket::from_kernel(copy);
-}
-
 std::span<const std::uint8_t> private_data_of(const rdma_cm_event& event) noexcept {
     return {static_cast<const std::uint8_t*>(event.param.conn.private_data), event.param.conn.private_data_len};
 }
@@ -56,6 +44,18 @@ Error failure_of(const rdma_cm_event& event) noexcept {
 }
 
 }  // namespace
+
+void make_nonblocking(int fd) noexcept {
+    ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+    ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+Address address_of(const sockaddr& from) noexcept {
+    socket::SocketAddress copy;
+    if (from.sa_family == AF_INET) std::memcpy(&copy.v4, &from, sizeof copy.v4);
+    else if (from.sa_family == AF_INET6) std::memcpy(&copy.v6, &from, sizeof copy.v6);
+    return socket::from_kernel(copy);
+}
 
 /// An address that somebody listens at: one id, and the ports of this process that take turns.
 struct Control::Place {
@@ -122,6 +122,8 @@ Result<Control*> Control::instance() noexcept {
     delete state;
     return Error::from_errno(failed, Step::open);
 }
+
+rdma_event_channel* Control::events() const noexcept { return state_.events; }
 
 void Control::wake() noexcept {
     const std::uint64_t one = 1;
@@ -223,6 +225,8 @@ void Control::do_asked() noexcept {
             finish(*session);
             continue;
         }
+        if ((asks & Session::ask_open) != 0) open_datagrams(*session);
+        if ((asks & Session::ask_peer) != 0) look_for(*session);
         if ((asks & Session::ask_resolve) != 0) resolve(*session);
         if ((asks & Session::ask_connect) != 0) connect(*session);
         if ((asks & Session::ask_accept) != 0) accept(*session);
@@ -302,6 +306,7 @@ void Control::reject(Session& session) noexcept {
 void Control::finish(Session& session) noexcept {
     if (session.finished) return;
     session.finished = true;
+    if (session.role != Session::Role::connection) finish_datagrams(session);
     if (session.id != nullptr) {
         if (session.disconnects) verbs().rdma_disconnect(session.id);
         if (session.qp != nullptr) verbs().rdma_destroy_qp(session.id);
@@ -404,17 +409,24 @@ void Control::hear_events() noexcept {
 }
 
 void Control::hear(const rdma_cm_event& event) noexcept {
-    if (event.event == RDMA_CM_EVENT_CONNECT_REQUEST) return requested(event);
+    if (event.event == RDMA_CM_EVENT_CONNECT_REQUEST) {
+        auto* datagrams = static_cast<Session*>(event.listen_id->context);
+        return datagrams != nullptr ? answer_for(*datagrams, *event.id) : requested(event);
+    }
     auto* session = static_cast<Session*>(event.id->context);
     if (session == nullptr || session->finished) return;  // a listener's
     switch (event.event) {
     case RDMA_CM_EVENT_ADDR_RESOLVED:
+        if (session->role == Session::Role::datagrams) return resolved(*session);
         if (verbs().rdma_resolve_route(session->id, resolve_ms) != 0) fail(*session, Error::from_errno(errno, Step::connect));
         return;
     case RDMA_CM_EVENT_ROUTE_RESOLVED:
+        if (session->role == Session::Role::peer) return look_for(*session);
         if (const Error error = make_queue_pair(*session); !error.ok()) return fail(*session, error);
         return tell(*session, Session::tell_prepared);
-    case RDMA_CM_EVENT_ESTABLISHED: return established(*session, event);
+    case RDMA_CM_EVENT_ESTABLISHED: return session->role == Session::Role::peer ? found(*session, event) : established(*session, event);
+    case RDMA_CM_EVENT_MULTICAST_JOIN:
+    case RDMA_CM_EVENT_MULTICAST_ERROR: return joined(*session, event);
     case RDMA_CM_EVENT_ADDR_ERROR:
     case RDMA_CM_EVENT_ROUTE_ERROR:
     case RDMA_CM_EVENT_CONNECT_ERROR:
@@ -425,6 +437,7 @@ void Control::hear(const rdma_cm_event& event) noexcept {
     case RDMA_CM_EVENT_DISCONNECTED: return tell(*session, Session::tell_disconnected);
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
         if (session->queues != nullptr) session->queues->device->removed.store(true, std::memory_order_relaxed);
+        if (session->ud.device != nullptr) session->ud.device->removed.store(true, std::memory_order_relaxed);
         return tell(*session, Session::tell_removed);
     default: return;
     }

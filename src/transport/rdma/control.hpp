@@ -19,6 +19,7 @@
 namespace evpl::transport::rdma {
 
 class RdmaLink;
+class UdLink;
 class Mailbox;
 
 /// One device's queues of one port: completions of all its queue pairs, and the receives that they share. Made and destroyed by the
@@ -36,13 +37,33 @@ struct Queues {
     void* rail = nullptr;           ///< the loop's side of it
 };
 
-/// A connection under the connection manager's eyes.
+/// What a datagram socket has with a device.
+struct UdQueues {
+    Device* device = nullptr;
+    ibv_comp_channel* channel = nullptr;
+    ibv_cq* sends = nullptr;
+    ibv_cq* receives = nullptr;
+    ibv_qp* qp = nullptr;
+    std::uint32_t payload_bytes = 0;  ///< of one datagram: the port's MTU
+};
+
+/// Where a datagram goes.
+struct UdTarget {
+    ibv_ah* handle = nullptr;
+    std::uint32_t qp_number = 0;
+    std::uint32_t qkey = 0;
+};
+
+/// A connection, a datagram socket or one of its peers under the connection manager's eyes.
 struct Session {
+    enum class Role : std::uint8_t { connection, datagrams, peer, group };
     enum Ask : std::uint32_t {
         ask_resolve = 1,  ///< the address and the route, then a queue pair
         ask_connect = 2,  ///< with `ours`
         ask_accept = 4,   ///< with `ours`
         ask_reject = 8,   ///< for `refusal`
+        ask_open = 32,    ///< datagrams: a queue pair, and answers to who asks for it
+        ask_peer = 64,    ///< peer: a target for `target`, or for who sent `arrival`; group: join it
         ask_finish = 16   ///< disconnect, destroy the queue pair; the last word
     };
     enum Tell : std::uint32_t {
@@ -62,6 +83,14 @@ struct Session {
     socket::SocketAddress target;
     Hello ours;
     Refusal refusal = Refusal::none;
+    Role role = Role::connection;
+    UdLink* datagrams = nullptr;
+    std::uint32_t peer_index = 0, peer_generation = 0;
+    Session* socket = nullptr;    ///< of a peer or group: the datagram socket
+    bool connected = false;       ///< datagrams: no address of its own, only that of the way to `target`
+    bool has_arrival = false;
+    ibv_wc arrival{};
+    ibv_grh arrival_header{};
     // -- set by the control thread before it tells
     std::uint64_t listening = 0;  ///< number of the one that the peer came to
     rdma_cm_id* id = nullptr;
@@ -73,6 +102,8 @@ struct Session {
     Hello peer;
     Error error;
     Address local, remote;
+    UdQueues ud;
+    UdTarget ud_target;
     std::uint8_t reads_asked = 0, reads_offered = 0;  ///< of the request
     // -- under the mutex
     std::uint32_t asks = 0, tells = 0;
@@ -109,6 +140,9 @@ private:
     Mailbox* next_ = nullptr;
 };
 
+void make_nonblocking(int fd) noexcept;
+Address address_of(const sockaddr& from) noexcept;
+
 class Control {
 public:
     /// Started by the first call; never joined. Errors: out_of_memory, device_error. Thread: any.
@@ -126,6 +160,9 @@ public:
     Result<std::uint16_t> listen(Mailbox& home, const socket::SocketAddress& at, const Options& options, bool shared, std::uint64_t& number) noexcept;
     void close_listening(std::uint64_t number) noexcept;
 
+    /// The address of a datagram socket that is not connected; its `local` is what it got. Errors: as listen.
+    Result<void> bind(Session& session, const socket::SocketAddress& at) noexcept;
+
     /// Takes everything of `home` from the devices; returns when that is done.
     void close(Mailbox& home) noexcept;
 
@@ -135,6 +172,7 @@ private:
     struct Place;
     explicit Control(State& state) noexcept : state_(state) {}
     static void* run(void* control) noexcept;
+    rdma_event_channel* events() const noexcept;
     void tell(Session& session, std::uint32_t what) noexcept;
     void wake() noexcept;
     void do_asked() noexcept;
@@ -153,6 +191,16 @@ private:
     void close_places() noexcept;
     void close_mailboxes() noexcept;
     void fail(Session& session, Error error) noexcept;
+
+    // control_datagrams.cpp
+    void open_datagrams(Session& session) noexcept;
+    void look_for(Session& session) noexcept;
+    void found(Session& session, const rdma_cm_event& event) noexcept;
+    void resolved(Session& session) noexcept;
+    void joined(Session& session, const rdma_cm_event& event) noexcept;
+    void answer_for(Session& session, rdma_cm_id& asking) noexcept;
+    Error make_datagram_queues(Session& session) noexcept;
+    void finish_datagrams(Session& session) noexcept;
 
     State& state_;
 };

@@ -8,4 +8,7 @@ namespace evpl::transport {
 /// Present where librdmacm and libibverbs can be loaded and a device is there.
 Transport& rdma_transport() noexcept;
 
+/// Scheme `rdma-ud` ("rdma-ud://address:port"): datagrams over unreliable queue pairs.
+Transport& rdma_ud_transport() noexcept;
+
 }  // namespace evpl::transport

@@ -1,6 +1,8 @@
 // What the process knows of RDMA: the scheme, presence, capabilities.
 #include <new>
 
+#include "transport/options.hpp"
+#include "transport/rdma/datagrams.hpp"
 #include "transport/rdma/port.hpp"
 #include "transport/rdma/rdma.hpp"
 
@@ -11,6 +13,17 @@ namespace {
 constexpr Scheme schemes_[] = {
     {"rdma", "RDMA reliable connections (RoCE v2, InfiniBand), stream or messages (?mode=msg)", "rdma", Kind::stream, true, 0},
 };
+
+template <class Made>
+Result<Port*> open_port(Host& host) noexcept {
+    const auto sleeper = host.sleeper();
+    if (!sleeper) return sleeper.error();
+    const auto control = Control::instance();
+    if (!control) return control.error();
+    auto* port = new (std::nothrow) Made(host, **sleeper, **control);
+    if (port == nullptr) return Error(Errc::out_of_memory, Step::open);
+    return static_cast<Port*>(port);
+}
 
 class RdmaTransport final : public Transport {
 public:
@@ -28,19 +41,34 @@ public:
         return caps_of(*options, options->inline_bytes);
     }
 
-    Result<Port*> open(Host& host) noexcept override {
-        const auto sleeper = host.sleeper();
-        if (!sleeper) return sleeper.error();
-        const auto control = Control::instance();
-        if (!control) return control.error();
-        auto* port = new (std::nothrow) RdmaPort(host, **sleeper, **control);
-        if (port == nullptr) return Error(Errc::out_of_memory, Step::open);
-        return static_cast<Port*>(port);
+    Result<Port*> open(Host& host) noexcept override { return open_port<RdmaPort>(host); }
+};
+
+constexpr Scheme datagram_schemes_[] = {
+    {"rdma-ud", "RDMA datagrams: unreliable queue pairs (RoCE v2, InfiniBand)", "rdma-ud", Kind::datagram, true, 0},
+};
+
+class RdmaUdTransport final : public Transport {
+public:
+    std::span<const Scheme> schemes() const noexcept override { return datagram_schemes_; }
+    Probe probe(const Scheme&) noexcept override {
+        const Support& here = support();
+        return {here.present, here.reason, here.remedy, ud_caps()};
     }
+    Result<Caps> caps(const Scheme&, const Endpoint& endpoint, Diagnostic& why) noexcept override {
+        if (const auto read = read_options(endpoint, {}, why); !read) return read.error();
+        return ud_caps();
+    }
+    Result<Port*> open(Host& host) noexcept override { return open_port<UdPort>(host); }
 };
 
 }  // namespace
 }  // namespace rdma
+
+Transport& rdma_ud_transport() noexcept {
+    static constinit rdma::RdmaUdTransport transport;
+    return transport;
+}
 
 Transport& rdma_transport() noexcept {
     static constinit rdma::RdmaTransport transport;
