@@ -36,7 +36,10 @@ Error failure_of(const rdma_cm_event& event) noexcept {
     switch (event.event) {
     case RDMA_CM_EVENT_ADDR_ERROR:
     case RDMA_CM_EVENT_ROUTE_ERROR: return Error(Errc::unreachable, Step::connect, Who::system, os);
-    case RDMA_CM_EVENT_UNREACHABLE: return Error(os == ETIMEDOUT ? Errc::timed_out : Errc::unreachable, Step::connect, Who::system, os);
+    case RDMA_CM_EVENT_UNREACHABLE:
+        // A positive status is that of a service id resolution: the machine is there, and nobody is at that port.
+        if (event.status > 0) return Error(Errc::refused, Step::connect, Who::peer);
+        return Error(os == ETIMEDOUT ? Errc::timed_out : Errc::unreachable, Step::connect, Who::system, os);
     case RDMA_CM_EVENT_REJECTED:
         return Error(Errc::refused, Step::connect, Who::peer);  // the status is a reason of the manager's, no errno
     default: return Error(Errc::device_error, Step::connect, Who::system, os);
@@ -226,6 +229,7 @@ void Control::do_asked() noexcept {
             continue;
         }
         if ((asks & Session::ask_open) != 0) open_datagrams(*session);
+        if ((asks & Session::ask_answer) != 0) answer_all(*session);
         if ((asks & Session::ask_peer) != 0) look_for(*session);
         if ((asks & Session::ask_resolve) != 0) resolve(*session);
         if ((asks & Session::ask_connect) != 0) connect(*session);
@@ -411,7 +415,7 @@ void Control::hear_events() noexcept {
 void Control::hear(const rdma_cm_event& event) noexcept {
     if (event.event == RDMA_CM_EVENT_CONNECT_REQUEST) {
         auto* datagrams = static_cast<Session*>(event.listen_id->context);
-        return datagrams != nullptr ? answer_for(*datagrams, *event.id) : requested(event);
+        return datagrams != nullptr ? asked_for(*datagrams, *event.id) : requested(event);
     }
     auto* session = static_cast<Session*>(event.id->context);
     if (session == nullptr || session->finished) return;  // a listener's

@@ -62,7 +62,8 @@ struct Session {
         ask_connect = 2,  ///< with `ours`
         ask_accept = 4,   ///< with `ours`
         ask_reject = 8,   ///< for `refusal`
-        ask_open = 32,    ///< datagrams: a queue pair, and answers to who asks for it
+        ask_open = 32,    ///< datagrams: a queue pair
+        ask_answer = 128, ///< datagrams: who asks for it may be told
         ask_peer = 64,    ///< peer: a target for `target`, or for who sent `arrival`; group: join it
         ask_finish = 16   ///< disconnect, destroy the queue pair; the last word
     };
@@ -114,6 +115,8 @@ struct Session {
     // -- the control thread's own
     bool disconnects = false;     ///< accept or connect was called
     bool finished = false;
+    bool answers = false;         ///< datagrams: there are receives
+    memory::RingQueue<rdma_cm_id*, 2> askers;  ///< datagrams: who asked before that
 };
 
 /// Where the control thread leaves its news for a port.
@@ -194,11 +197,13 @@ private:
 
     // control_datagrams.cpp
     void open_datagrams(Session& session) noexcept;
+    void answer_all(Session& session) noexcept;
     void look_for(Session& session) noexcept;
     void found(Session& session, const rdma_cm_event& event) noexcept;
     void resolved(Session& session) noexcept;
     void joined(Session& session, const rdma_cm_event& event) noexcept;
-    void answer_for(Session& session, rdma_cm_id& asking) noexcept;
+    void asked_for(Session& session, rdma_cm_id& asking) noexcept;
+    void answer(Session& session, rdma_cm_id& asking) noexcept;
     Error make_datagram_queues(Session& session) noexcept;
     void finish_datagrams(Session& session) noexcept;
 

@@ -24,6 +24,7 @@ Result<void> Control::bind(Session& session, const socket::SocketAddress& at) no
     int failed = verbs().rdma_create_id(events(), &session.id, &session, RDMA_PS_UDP) != 0 ? errno : 0;
     if (failed == 0 && verbs().rdma_bind_addr(session.id, &where.base) != 0) failed = errno;
     if (failed == 0 && session.id->verbs == nullptr) failed = ENODEV;  // "any address" is no address of a device
+    if (failed == 0 && verbs().rdma_listen(session.id, backlog) != 0) failed = errno;
     if (failed != 0) {
         if (session.id != nullptr) verbs().rdma_destroy_id(session.id);
         session.id = nullptr;
@@ -36,7 +37,6 @@ Result<void> Control::bind(Session& session, const socket::SocketAddress& at) no
 void Control::open_datagrams(Session& session) noexcept {
     if (!session.connected) {
         if (const Error error = make_datagram_queues(session); !error.ok()) return fail(session, error);
-        if (verbs().rdma_listen(session.id, backlog) != 0) return fail(session, Error::from_errno(errno, Step::bind));
         return tell(session, Session::tell_prepared);
     }
     if (verbs().rdma_create_id(events(), &session.id, &session, RDMA_PS_UDP) != 0) {
@@ -83,10 +83,17 @@ Error Control::make_datagram_queues(Session& session) noexcept {
     return {};
 }
 
-/// Somebody asks for the queue pair of a socket: told, and forgotten.
-void Control::answer_for(Session& session, rdma_cm_id& asking) noexcept {
+/// Somebody asks for the queue pair of a socket. Who comes before there are receives waits.
+void Control::asked_for(Session& session, rdma_cm_id& asking) noexcept {
     asking.context = nullptr;
-    if (session.finished || session.ud.qp == nullptr) {
+    rdma_cm_id* waiting = &asking;
+    if (!session.answers && !session.finished && session.askers.size() < unsigned(backlog) && session.askers.push(std::move(waiting))) return;
+    answer(session, asking);
+}
+
+/// Told, and forgotten.
+void Control::answer(Session& session, rdma_cm_id& asking) noexcept {
+    if (!session.answers || session.finished) {
         verbs().rdma_reject(&asking, nullptr, 0);
     } else {
         rdma_conn_param answer{};
@@ -94,6 +101,11 @@ void Control::answer_for(Session& session, rdma_cm_id& asking) noexcept {
         verbs().rdma_accept(&asking, &answer);
     }
     verbs().rdma_destroy_id(&asking);
+}
+
+void Control::answer_all(Session& session) noexcept {
+    session.answers = session.ud.qp != nullptr;
+    for (; !session.askers.empty(); session.askers.pop()) answer(session, *session.askers.front());
 }
 
 // -- peers -----------------------------------------------------------------------------------------------------
@@ -152,6 +164,7 @@ void Control::finish_datagrams(Session& session) noexcept {
     if (session.role == Session::Role::group && !session.socket->finished && session.socket->id != nullptr) {
         verbs().rdma_leave_multicast(session.socket->id, &session.target.base);
     }
+    for (; !session.askers.empty(); session.askers.pop()) answer(session, *session.askers.front());  // rejected
     if (session.role != Session::Role::datagrams) return;
     // The sockets' queue pair goes first; its peers' handles were finished before it or hold nothing of it.
     if (session.ud.qp != nullptr) verbs().rdma_destroy_qp(session.id);

@@ -314,8 +314,7 @@ void UdPort::received(UdLink& link, const ibv_wc& done) {
     arrival.source = &from;
     arrival.local = &link.local;
     const std::uint32_t bytes = done.byte_len - ud_header_bytes;
-    constexpr std::uint32_t copied_most = 512;
-    if (bytes > copied_most) {
+    if (bytes > ud_copied_most) {
         Buffer whole = std::move(block);
         whole.truncate(done.byte_len);
         whole.drop_front(ud_header_bytes);
@@ -347,7 +346,15 @@ bool UdPort::fill(UdLink& link, Buffer& block, std::uint32_t& lkey) noexcept {
     return false;
 }
 
+/// Peers are told of the queue pair once all its receives are posted: what comes earlier would be lost.
 void UdPort::post_receives(UdLink& link) {
+    post_free(link);
+    const bool short_of_memory = link.free_count > 0 && !link.blocks[link.free_blocks[link.free_count - 1]];
+    const bool enough = link.free_count == 0 || (short_of_memory && link.free_count < ud_receives);
+    if (enough && !link.connected && !std::exchange(link.answers, true)) control_.ask(*link.session, Session::ask_answer);
+}
+
+void UdPort::post_free(UdLink& link) {
     ibv_recv_wr requests[completions_per_poll];
     ibv_sge places[completions_per_poll];
     while (link.free_count > 0 && !link.dead) {

@@ -20,8 +20,10 @@ inline constexpr std::uint32_t ud_gather_most = 4;
 inline constexpr std::uint32_t ud_header_bytes = 40;
 /// Peers that a socket remembers; the longest unused one makes room.
 inline constexpr std::uint32_t ud_peers_most = 1024;
-/// Datagrams that wait until their peer is found; more are dropped.
-inline constexpr std::uint32_t ud_waiting_most = 64;
+/// Datagrams that wait until their peer is found; more are dropped. (Their bytes are bounded by the socket's own limit.)
+inline constexpr std::uint32_t ud_waiting_most = 4096;
+/// A payload up to this is copied out of its block, which is posted again at once: unread datagrams must not pin four times their size.
+inline constexpr std::uint32_t ud_copied_most = 2048;
 /// Largest payload of any device: an MTU of 4096.
 inline constexpr std::uint32_t ud_payload_most = 4096;
 /// Immediate data: this mark, then the sender's port.
@@ -62,6 +64,7 @@ public:
     bool blocked = false;
     bool armed_sends = false, armed_receives = false;
     bool dead = false;            ///< the device is gone
+    bool answers = false;         ///< there are receives: peers may be told of the queue pair
     bool watched_channel = false;
     bool closed_told = false;
     bool finish_asked = false;
@@ -120,6 +123,7 @@ private:
     unsigned take_receives(UdLink& link, unsigned budget);
     void received(UdLink& link, const ibv_wc& done);
     void post_receives(UdLink& link);
+    void post_free(UdLink& link);
     bool fill(UdLink& link, Buffer& block, std::uint32_t& lkey) noexcept;
     UdPeer* peer_of(UdLink& link, const Address& address) noexcept;
     UdPeer* find_peer(UdLink& link, const Address& address) noexcept;
