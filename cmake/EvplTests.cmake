@@ -77,6 +77,7 @@ evpl_test_program(conformance SHARDS 4 TIMEOUT 180)
 evpl_test_program(co SHARDS 2 TIMEOUT 120)
 evpl_test_program(sim SHARDS 4 TIMEOUT 180)
 evpl_test_program(capi SHARDS 1 TIMEOUT 120)
+evpl_test_program(rdma SHARDS 1 TIMEOUT 60)
 if(TARGET capi_tests)
   # Every function of the C interface, so that none is forgotten.
   file(STRINGS ${PROJECT_SOURCE_DIR}/include/evpl/evpl.h declarations REGEX "^EVPL_API ")

@@ -258,7 +258,9 @@ void Control::resolve(Session& session) noexcept {
         auto value = std::uint8_t(session.options.ack_timeout);
         verbs().rdma_set_option(session.id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &value, sizeof value);
     }
-    if (verbs().rdma_resolve_addr(session.id, nullptr, &session.target.base, resolve_ms) != 0) {
+    auto source = socket::to_kernel(session.options.source);
+    const bool chosen = session.options.source.family != Address::Family::none;
+    if (verbs().rdma_resolve_addr(session.id, chosen ? &source.base : nullptr, &session.target.base, resolve_ms) != 0) {
         const int os = errno;
         const bool no_device = os == ENODEV || os == EADDRNOTAVAIL;
         fail(session, no_device ? Error(Errc::unreachable, Step::connect, Who::system, os) : Error::from_errno(os, Step::connect));

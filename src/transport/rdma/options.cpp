@@ -6,9 +6,10 @@ namespace evpl::transport::rdma {
 
 Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcept {
     Options options;
-    std::string_view mode = "stream";
+    std::string_view mode = "stream", source;
     const OptionSpec specs[] = {
         OptionSpec::choice("mode", mode, "stream|msg", "a stream of bytes, or messages"),
+        OptionSpec::text("source", source, 0, 64, "connect from this address, and so from the device that has it"),
         OptionSpec::bytes("block", options.block_bytes, 1024, 1 << 20, "size of a receive block: the most that one SEND carries"),
         OptionSpec::integer("window", options.window, 4, 4096, "SENDs that a busy peer may have under way to us"),
         OptionSpec::integer("depth", options.depth, 16, 8192, "work requests of a queue pair"),
@@ -23,6 +24,11 @@ Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcep
     };
     if (const auto read = read_options(endpoint, specs, why); !read) return read.error();
     options.is_message = mode == "msg";
+    if (!source.empty()) {
+        const auto address = Address::parse(source, 0);
+        if (!address) return base::refuse(why, Errc::bad_option, "source=%.*s is no address: write numbers, as in source=10.0.0.1", EVPL_SHOWN(source));
+        options.source = *address;
+    }
     return options;
 }
 

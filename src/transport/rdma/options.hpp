@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "evpl/address.hpp"
 #include "evpl/duration.hpp"
 #include "evpl/endpoint.hpp"
 #include "evpl/result.hpp"
@@ -12,6 +13,7 @@ namespace evpl::transport::rdma {
 /// What an endpoint's query may say.
 struct Options {
     bool is_message = false;
+    Address source;                        ///< connect from this address, and so from the device that has it; none: by the route
     std::uint32_t block_bytes = 8192;      ///< of a receive block: the largest SEND that we take
     std::uint32_t window = 32;             ///< SENDs that a busy peer may have under way to us
     std::uint32_t depth = 128;             ///< work requests of a queue pair

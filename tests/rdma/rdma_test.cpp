@@ -1,0 +1,151 @@
+// Two soft-RoCE devices at the ends of a cable (make lab, LAB_DEVICES=veth): what the wire and the device do to connections.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "evpl/evpl.hpp"
+#include "support/patience.hpp"
+#include "support/pattern.hpp"
+#include "support/peer.hpp"
+
+namespace evpl::test {
+namespace {
+
+std::string address(const char* variable) {
+    const char* value = std::getenv(variable);
+    return value != nullptr ? value : "";
+}
+
+/// Runs a command line; its exit status.
+int run(const std::string& line) { return std::system((line + " >/dev/null 2>&1").c_str()); }
+
+class CableTest : public testing::Test {
+protected:
+    void SetUp() override {
+        here_ = address("EVPL_TEST_RDMA_ADDRESS");
+        there_ = address("EVPL_TEST_RDMA_PEER_ADDRESS");
+        if (here_.empty() || there_.empty()) GTEST_SKIP() << "needs two RDMA devices on a cable: LAB_DEVICES=veth make lab";
+    }
+    void TearDown() override {
+        if (there_.empty()) return;
+        run("tc qdisc del dev v0 root");
+        run("ip link set v0 up");
+    }
+    static LoopOptions quiet() {
+        LoopOptions options;
+        options.mode = Mode::event;
+        options.stall = 60_s;
+        return options;
+    }
+    template <class S, class C>
+    void open(Loop& loop, S& server, C& client, const std::string& query = "") {
+        auto made = evpl::listen(loop, "rdma://" + here_ + ":0", server);
+        ASSERT_TRUE(made.ok()) << loop.last_failure();
+        listener_ = *std::move(made);
+        auto dialled = evpl::connect(loop, std::string(listener_.url()) + "?source=" + there_ + query, client);
+        ASSERT_TRUE(dialled.ok()) << loop.last_failure();
+        client.ref = *dialled;
+        ASSERT_TRUE(drive(loop, [&] { return client.opens > 0 && server.opens > 0; })) << client.closed_with;
+    }
+    std::string here_, there_;
+    Listener listener_;
+};
+
+// Goal: the address asked for decides the device, and both ends know it.
+TEST_F(CableTest, ConnectsFromTheSourceAskedFor) {
+    Peer server, client;
+    Loop loop{quiet()};
+    open(loop, server, client);
+    ASSERT_FALSE(HasFatalFailure());
+    EXPECT_EQ(server.get()->remote_address().family, Address::Family::ipv4);
+    char text[64];
+    server.get()->remote_address().describe(text, sizeof text);
+    EXPECT_EQ(std::string(text).substr(0, there_.size()), there_);
+    listener_.close();
+}
+
+// Goal: lost packets cost time, not bytes.
+TEST_F(CableTest, LosesNothingWhenTheWireLosesPackets) {
+    Peer server, client;
+    PatternCheck check;
+    Pump pump{.total = 300'000, .most = 20'000};
+    Loop loop{quiet()};
+    open(loop, server, client);
+    ASSERT_FALSE(HasFatalFailure());
+    server.when_recv = [&](Connection& c) { check.take_all(c); };
+    client.when_writable = std::ref(pump);
+    ASSERT_EQ(run("tc qdisc add dev v0 root netem loss 3% delay 1ms"), 0);
+    pump(*client.get());
+    EXPECT_TRUE(drive(loop, [&] { return check.bytes == pump.total; }, 60_s)) << check.bytes;
+    EXPECT_TRUE(check.good);
+    client.get()->shutdown();
+    EXPECT_TRUE(drive(loop, [&] { return client.closed() && server.closed(); }, 30_s));
+    EXPECT_EQ(client.closed_with, Errc::end);
+    listener_.close();
+}
+
+// Goal: a peer that no answer comes from any more is given up by name, with unsent bytes and without.
+TEST_F(CableTest, NoticesADeadWire) {
+    Peer server, client, idle;
+    Loop loop{quiet()};
+    open(loop, server, client, "&ack_timeout=12&retry=3&silent_after=1s");
+    ASSERT_FALSE(HasFatalFailure());
+    auto second = evpl::connect(loop, std::string(listener_.url()) + "?ack_timeout=12&retry=3&silent_after=1s&source=" + there_, idle);
+    ASSERT_TRUE(second.ok());
+    ASSERT_TRUE(drive(loop, [&] { return idle.opens > 0; }));
+    ASSERT_EQ(run("tc qdisc add dev v0 root netem loss 100%"), 0);
+    client.get()->send("into the void");
+    EXPECT_TRUE(drive(loop, [&] { return client.closed() && idle.closed(); }, 30_s));
+    EXPECT_EQ(client.closed_with, Errc::peer_silent);
+    EXPECT_EQ(idle.closed_with, Errc::peer_silent);
+    listener_.close();
+}
+
+// Goal: a device that is taken away ends its connections by name, whatever they were doing; the loop goes on with another device.
+TEST_F(CableTest, EndsConnectionsOfARemovedDevice) {
+    Peer server, client;
+    Pump pump{.total = 50u << 20};
+    Loop loop{quiet()};
+    open(loop, server, client);
+    ASSERT_FALSE(HasFatalFailure());
+    std::size_t received = 0;
+    server.when_recv = [&](Connection& c) { received += c.recv(SIZE_MAX).size(); };
+    client.when_writable = std::ref(pump);
+    pump(*client.get());
+    ASSERT_TRUE(drive(loop, [&] { return received > 10'000; }));
+    ASSERT_EQ(run("rdma link del rxe1"), 0);
+    EXPECT_TRUE(drive(loop, [&] { return client.closed() && server.closed(); }, 60_s));
+    EXPECT_EQ(client.closed_with, Errc::device_lost);
+    Peer next_server, next_client;
+    ASSERT_EQ(run("rdma link add rxe1 type rxe netdev v1"), 0);
+    EXPECT_TRUE(drive(loop, [&] { return run("grep -q . /sys/class/infiniband/rxe1/ports/1/gids/1") == 0; }));
+    auto again = evpl::connect(loop, std::string(listener_.url()) + "?source=" + there_, next_client);
+    ASSERT_TRUE(again.ok());
+    EXPECT_TRUE(drive(loop, [&] { return next_client.opens > 0 || next_client.closed(); }, 30_s));
+    EXPECT_EQ(next_client.opens, 1) << next_client.closed_with;
+    listener_.close();
+    loop.stop();
+    loop.run();
+}
+
+// Goal: a program that does not speak our way is refused, and harms nobody.
+TEST_F(CableTest, RefusesAForeignPeer) {
+    Peer server, client;
+    Loop loop{quiet()};
+    open(loop, server, client);
+    ASSERT_FALSE(HasFatalFailure());
+    const std::string rping = "timeout 20 rping -c -C 1 -a " + here_ + " -p " + std::to_string(listener_.port());
+    ASSERT_EQ(run("command -v rping"), 0);
+    ASSERT_EQ(run("sh -c '" + rping + "; echo $? >/tmp/evpl-rping' &"), 0);
+    EXPECT_TRUE(drive(loop, [&] { return run("test -s /tmp/evpl-rping") == 0; }, 30_s));
+    EXPECT_NE(run("test \"$(cat /tmp/evpl-rping)\" = 0"), 0) << "rping was accepted";
+    EXPECT_EQ(server.opens, 1);
+    client.get()->send("still here");
+    EXPECT_TRUE(drive(loop, [&] { return server.received == "still here"; }));
+    run("rm -f /tmp/evpl-rping");
+    listener_.close();
+}
+
+}  // namespace
+}  // namespace evpl::test
