@@ -23,3 +23,10 @@ evpl_add_lab_test(uring.conformance.linux_6_1 KERNEL 6.1 DEVICES none SECONDS 24
   COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*/uring:*/uring_small:*/uring_unix:*/uring_udp'")
 evpl_add_lab_test(uring.conformance.linux_6_12 KERNEL 6.12 DEVICES none SECONDS 120
   COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*/uring'")
+
+# RDMA, by the same suite as every transport. A listener binds to one device, and so server and client share it; with veth, that is an end of
+# the cable.
+foreach(devices dummy veth)
+  evpl_add_lab_test(rdma.conformance.${devices} DEVICES ${devices} SECONDS 300
+    COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*/rdma*-*_10000'")
+endforeach()
