@@ -8,7 +8,7 @@ DEPS ?= check
 export DEPS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build bench format install dist deb docs asan tsan sim fuzz coverage night flake clean deps abi-baseline
+.PHONY: help run test build bench format install dist deb docs asan tsan sim fuzz coverage night flake clean deps abi-baseline lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,15 @@ flake: ## run all tests N=20 times in random order and name those that do not al
 	@scripts/deps.sh build test
 	@scripts/build.sh dev
 	@scripts/flake.sh "$(N)"
+
+# The command reaches the guest as it was given: make expands neither $ nor quotes in it. Make itself answers 2 to any
+# failure and names the status; scripts/lab.sh 'COMMAND' passes it on as it is.
+lab: export LAB_CMD = $(value CMD)
+unexport CMD
+lab: ## tests in an emulated guest with soft-RoCE and kernels of its own; CMD='...' runs that there (docs/lab.md)
+	@$(if $(value CMD),,scripts/deps.sh build test)
+	@$(if $(value CMD),,scripts/build.sh dev)
+	@scripts/lab.sh
 
 clean: ## remove build/
 	rm -rf build

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing from the named groups: build test docs bench format fuzz coverage package.
+# Installs what is missing from the named groups: build test docs bench format fuzz coverage package lab.
 # Names what it installs, asks for nothing that is there. DEPS=skip: do nothing.
 set -euo pipefail
 
@@ -12,6 +12,7 @@ declare -A packages=(
     [fuzz]="clang llvm libclang-rt-dev"
     [coverage]="gcovr"
     [package]="debhelper dpkg-dev git lintian mmdebstrap iproute2"
+    [lab]="qemu-system-x86 busybox-static kmod cpio zstd xz-utils python3 rdma-core rdmacm-utils ibverbs-utils perftest iproute2 procps"
 )
 
 [[ ${DEPS:-} != skip ]] || exit 0

@@ -24,6 +24,7 @@ step() {
 step test make test
 step asan make asan
 step tsan make tsan
+step lab env LAB_TESTS=night scripts/lab.sh
 step sim make sim SEEDS="${SEEDS:-1000000}"
 step fuzz make fuzz TIME="${TIME:-600}"
 step flake make flake N="${N:-50}"

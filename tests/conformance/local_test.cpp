@@ -1,4 +1,5 @@
 // What only sockets of one machine can do, by capability: descriptors, credentials, socket files and abstract names.
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -18,7 +19,7 @@ std::string contents(int fd) {
 }
 
 Fd file_with(std::string_view text) {
-    Fd fd(::open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    Fd fd(memfd_create("evpl-test", MFD_CLOEXEC));
     if (::write(fd.get(), text.data(), text.size()) < 0) return Fd();
     return fd;
 }

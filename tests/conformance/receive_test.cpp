@@ -194,7 +194,7 @@ TEST_P(StreamReceiveTest, CountsADeadlineFromTheArrivalOfBytes) {
             auto& late = *static_cast<Late*>(self);
             if (std::exchange(late.done, true)) return;
             EXPECT_GT(loop.now(), 0_s);  // the turn's time is that of before the wait
-            for (const Stopwatch watch; watch.elapsed() < 60_ms;) {}
+            for (const Stopwatch watch; watch.elapsed() < 60_ms * slowness;) {}
             late.sent.restart();
             late.client.get()->send("late");
             late.client.get()->flush();
@@ -205,8 +205,9 @@ TEST_P(StreamReceiveTest, CountsADeadlineFromTheArrivalOfBytes) {
     world.loop().set_mode(Mode::event);
     ASSERT_TRUE(world.open(server, client));
     Late late{client, {}};
-    server.when_close = [&](Connection&, Error) { EXPECT_GE(late.sent.elapsed(), 100_ms); };
-    server.get()->deadline_recv(100_ms);
+    const Duration deadline = 100_ms * slowness;
+    server.when_close = [&](Connection&, Error) { EXPECT_GE(late.sent.elapsed(), deadline); };
+    server.get()->deadline_recv(deadline);
     world.loop().on_before_wait(&Late::before_wait, &late);
     EXPECT_TRUE(world.until([&] { return server.closed(); }));
     EXPECT_EQ(server.received, "late");

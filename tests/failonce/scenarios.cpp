@@ -39,9 +39,9 @@ using evpl::Errc;
 using evpl::test::Stopwatch;
 
 /// A deadline of the scenario's operations: long enough never to pass where nothing fails.
-constexpr evpl::Duration soon = 700_ms * evpl::test::patience;
+const evpl::Duration soon = 700_ms * evpl::test::patience;
 /// What only a hang exceeds: several deadlines one after the other.
-constexpr evpl::Duration hang = 6_s * evpl::test::patience;
+const evpl::Duration hang = 6_s * evpl::test::patience;
 
 bool broken = false;
 void expect(bool truth, const char* what) {
@@ -394,7 +394,7 @@ int main(int argc, char** argv) {
     void* warm[4];
     backtrace(warm, 4);  // loads what it needs, now
     signal(SIGALRM, write_stack_and_end);
-    alarm(30u * evpl::test::patience);
+    alarm(30u * unsigned(evpl::test::patience));
 
     Verdict ended;
     if (argc == 5) {

@@ -1,6 +1,6 @@
 #pragma once
 
-// How long tests wait: on predicates with deadlines, never a bare sleep. Sanitizers get more time.
+// How long tests wait: on predicates with deadlines, never a bare sleep. Sanitizers get more time, and so do slow machines.
 
 #include <chrono>
 #include <cstdlib>
@@ -22,8 +22,15 @@ inline constexpr bool sanitized = false;
 inline constexpr bool sanitized = false;
 #endif
 
+/// How many times slower than usual this machine is, by EVPL_TEST_SLOWNESS: an emulated one says so there.
+inline const int slowness = [] {
+    const char* text = std::getenv("EVPL_TEST_SLOWNESS");
+    const int times = text != nullptr ? std::atoi(text) : 1;
+    return times >= 1 ? times : 1;
+}();
+
 /// Limits that only catch a hang are multiplied by this; deadlines under test are not.
-inline constexpr int patience = sanitized ? 5 : 1;
+inline const int patience = (sanitized ? 5 : 1) * slowness;
 
 /// Monotonic wall time since construction.
 class Stopwatch {

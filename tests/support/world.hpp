@@ -128,7 +128,7 @@ public:
         return until(
             [&] {
                 before = std::exchange(now, pump.sent);
-                drive_for(loop(), 60_ms);
+                drive_for(loop(), 60_ms * slowness);
                 return before == now && now == pump.sent;
             },
             limit);
