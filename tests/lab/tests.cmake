@@ -30,3 +30,6 @@ foreach(devices dummy veth)
   evpl_add_lab_test(rdma.conformance.${devices} DEVICES ${devices} SECONDS 300
     COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*/rdma*-*_10000'")
 endforeach()
+
+# What the wire and the device do to connections, and peers that are not ours.
+evpl_add_lab_test(rdma.faults.veth DEVICES veth SECONDS 180 COMMAND "$<TARGET_FILE:rdma_tests>")

@@ -17,6 +17,11 @@ std::string address(const char* variable) {
     return value != nullptr ? value : "";
 }
 
+/// A server's side that nobody asks anything: it takes what comes and ends when its peer does.
+struct Listens {
+    void on_recv(Connection& c) { c.recv(SIZE_MAX); }
+};
+
 /// Runs a command line; its exit status.
 int run(const std::string& line) { return std::system((line + " >/dev/null 2>&1").c_str()); }
 
@@ -79,6 +84,7 @@ TEST_F(CableTest, LosesNothingWhenTheWireLosesPackets) {
     pump(*client.get());
     EXPECT_TRUE(drive(loop, [&] { return check.bytes == pump.total; }, 60_s)) << check.bytes;
     EXPECT_TRUE(check.good);
+    server.when_end = [](Connection& c) { c.shutdown(); };
     client.get()->shutdown();
     EXPECT_TRUE(drive(loop, [&] { return client.closed() && server.closed(); }, 30_s));
     EXPECT_EQ(client.closed_with, Errc::end);
@@ -87,13 +93,18 @@ TEST_F(CableTest, LosesNothingWhenTheWireLosesPackets) {
 
 // Goal: a peer that no answer comes from any more is given up by name, with unsent bytes and without.
 TEST_F(CableTest, NoticesADeadWire) {
-    Peer server, client, idle;
+    Peer client, idle;
     Loop loop{quiet()};
-    open(loop, server, client, "&ack_timeout=12&retry=3&silent_after=1s");
-    ASSERT_FALSE(HasFatalFailure());
-    auto second = evpl::connect(loop, std::string(listener_.url()) + "?ack_timeout=12&retry=3&silent_after=1s&source=" + there_, idle);
-    ASSERT_TRUE(second.ok());
-    ASSERT_TRUE(drive(loop, [&] { return idle.opens > 0; }));
+    auto made = evpl::listen(loop, "rdma://" + here_ + ":0", [](Connection&) { return Listens{}; });
+    ASSERT_TRUE(made.ok()) << loop.last_failure();
+    listener_ = *std::move(made);
+    const std::string url = std::string(listener_.url()) + "?ack_timeout=12&retry=3&silent_after=1s&source=" + there_;
+    for (Peer* peer : {&client, &idle}) {
+        auto dialled = evpl::connect(loop, url, *peer);
+        ASSERT_TRUE(dialled.ok()) << loop.last_failure();
+        peer->ref = *dialled;
+    }
+    ASSERT_TRUE(drive(loop, [&] { return client.opens > 0 && idle.opens > 0; }));
     ASSERT_EQ(run("tc qdisc add dev v0 root netem loss 100%"), 0);
     client.get()->send("into the void");
     EXPECT_TRUE(drive(loop, [&] { return client.closed() && idle.closed(); }, 30_s));
@@ -104,7 +115,7 @@ TEST_F(CableTest, NoticesADeadWire) {
 
 // Goal: a device that is taken away ends its connections by name, whatever they were doing; the loop goes on with another device.
 TEST_F(CableTest, EndsConnectionsOfARemovedDevice) {
-    Peer server, client;
+    Peer server, client, next_client;
     Pump pump{.total = 50u << 20};
     Loop loop{quiet()};
     open(loop, server, client);
@@ -117,16 +128,15 @@ TEST_F(CableTest, EndsConnectionsOfARemovedDevice) {
     ASSERT_EQ(run("rdma link del rxe1"), 0);
     EXPECT_TRUE(drive(loop, [&] { return client.closed() && server.closed(); }, 60_s));
     EXPECT_EQ(client.closed_with, Errc::device_lost);
-    Peer next_server, next_client;
     ASSERT_EQ(run("rdma link add rxe1 type rxe netdev v1"), 0);
     EXPECT_TRUE(drive(loop, [&] { return run("grep -q . /sys/class/infiniband/rxe1/ports/1/gids/1") == 0; }));
-    auto again = evpl::connect(loop, std::string(listener_.url()) + "?source=" + there_, next_client);
-    ASSERT_TRUE(again.ok());
+    auto again = evpl::listen(loop, "rdma://" + here_ + ":0", [](Connection&) { return Listens{}; });
+    ASSERT_TRUE(again.ok()) << loop.last_failure();
+    auto dialled = evpl::connect(loop, std::string(again->url()) + "?source=" + there_, next_client);
+    ASSERT_TRUE(dialled.ok());
     EXPECT_TRUE(drive(loop, [&] { return next_client.opens > 0 || next_client.closed(); }, 30_s));
     EXPECT_EQ(next_client.opens, 1) << next_client.closed_with;
     listener_.close();
-    loop.stop();
-    loop.run();
 }
 
 // Goal: a program that does not speak our way is refused, and harms nobody.
