@@ -19,9 +19,9 @@ foreach(kernel 6.1 6.12)
   evpl_add_lab_test(uring.conformance.${name}.all KERNEL ${kernel} DEVICES none SECONDS 900 NIGHT
     COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*/uring*-*_10000'")
 endforeach()
-evpl_add_lab_test(uring.conformance.linux_6_1 KERNEL 6.1 DEVICES none SECONDS 240
-  COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*/uring:*/uring_small:*/uring_unix:*/uring_udp'")
-evpl_add_lab_test(uring.conformance.linux_6_12 KERNEL 6.12 DEVICES none SECONDS 120
+evpl_add_lab_test(uring.conformance.linux_6_1 KERNEL 6.1 DEVICES none SECONDS 300
+  COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*/uring:*/uring_unix:*/uring_udp'")
+evpl_add_lab_test(uring.conformance.linux_6_12 KERNEL 6.12 DEVICES none SECONDS 200
   COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*/uring'")
 
 # RDMA, by the same suite as every transport. A listener binds to one device, and so server and client share it; with veth, that is an end of
