@@ -15,11 +15,10 @@
 #include <vector>
 
 #include "evpl/endpoint.hpp"
-#include "memory/heap.hpp"
-#include "transport/common/epoll_sleeper.hpp"
 #include "transport/common/sockets/datagram.hpp"
 #include "transport/common/sockets/port.hpp"
 #include "transport/socket/socket.hpp"
+#include "unit/port_host.hpp"
 
 namespace {
 
@@ -70,47 +69,6 @@ extern "C" int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
 
 namespace evpl::transport {
 namespace {
-
-class FakeHost final : public Host {
-public:
-    FakeHost() : heap_(memory::Heap::create(64u << 20)), sleeper_(*open_epoll_sleeper()) { memory::Heap::set_current(heap_); }
-    ~FakeHost() {
-        delete sleeper_;
-        memory::Heap::set_current(nullptr);
-        heap_->retire();
-    }
-    memory::Heap& heap() noexcept override { return *heap_; }
-    Result<Sleeper*> sleeper() noexcept override { return sleeper_; }
-    Bell& bell() noexcept override { return bell_; }
-    std::int64_t now_ns() const noexcept override { return now; }
-    std::uint32_t batch_bytes() const noexcept override { return batch; }
-    void set_alarm(Port&, std::int64_t at_ns) noexcept override { alarm_at = at_ns; }
-    void poll_again() noexcept override { again = true; }
-    void log_line(std::uint8_t, std::string_view line) noexcept override { log += std::string(line) + "\n"; }
-
-    /// A turn of the loop, without sleeping longer than `timeout_ms`.
-    void turn(Port& port, int timeout_ms = 0) {
-        sleeper_->wait(again ? 0 : std::int64_t(timeout_ms) * 1'000'000, 64, UINT32_MAX);
-        again = false;
-        port.poll(64);
-        now += 1'000'000;
-        if (now >= alarm_at) {
-            alarm_at = INT64_MAX;
-            port.alarm();
-        }
-    }
-
-    std::int64_t now = 0;
-    std::int64_t alarm_at = INT64_MAX;
-    std::uint32_t batch = 256u << 10;
-    bool again = false;
-    std::string log;
-
-private:
-    memory::Heap* heap_;
-    Sleeper* sleeper_;
-    Bell bell_;
-};
 
 struct Got {
     std::string bytes;
@@ -239,7 +197,7 @@ protected:
         for (int i = 0; i < turns; ++i) host.turn(*port, 1);
     }
 
-    FakeHost host;
+    PortHost host;
     std::unique_ptr<Port> port;
     std::vector<std::unique_ptr<Side>> sides;
 };

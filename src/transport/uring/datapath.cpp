@@ -38,6 +38,11 @@ void UringPort::arm_receive(Driven& driven) noexcept {
 std::uint32_t UringPort::received(Driven& driven, const abi::Cqe& done) {
     SocketLink& link = *driven.link;
     Buffer bytes = (driven.large ? *large_ : *small_).take(done);
+    counts_.starved += done.result == -ENOBUFS;
+    if (done.result > 0) {
+        counts_.late += link.receive_paused;
+        counts_.ended_by_themselves += !driven.receive.out;
+    }
     if (driven.changes_group && !driven.receive.out) {
         driven.changes_group = false;
         driven.large = !driven.large;
@@ -228,9 +233,11 @@ void UringPort::sent(Driven& driven, const abi::Cqe& done) {
     driven.sending = false;
     if (link.state == SocketLink::State::closed) return driven.held.clear();
     if (done.result >= 0) {
+        counts_.short_sends += std::size_t(done.result) < driven.held.bytes();
         driven.held.drop_front(std::size_t(done.result));
         link.sink->sent(std::size_t(done.result));
     } else if (done.result != -EINTR && done.result != -ECANCELED) {
+        counts_.refused_sends += done.result == -EAGAIN || done.result == -ENOBUFS || done.result == -ENOMEM;
         // EAGAIN: the socket says that it has room, and has no memory for it after all. Asked again at once, it would say so again.
         (void)send_failed(link, done.result == -EAGAIN ? ENOBUFS : -done.result);
         if (link.state == SocketLink::State::closed) driven.held.clear();

@@ -60,6 +60,18 @@ using socket::Shot;
 using socket::SocketLink;
 using socket::SocketListening;
 
+/// What is rare, and should be seen to have happened.
+struct PortCounts {
+    std::uint64_t starved = 0;           ///< receives that ended because their buffer group was empty
+    std::uint64_t out_of_blocks = 0;     ///< batches after which a group stayed empty: the heap had no block
+    std::uint64_t ended_by_themselves = 0;  ///< multishot operations that had brought something, and were armed anew
+    std::uint64_t late = 0;              ///< bytes and peers that came although their operation was being cancelled
+    std::uint64_t closed_under_way = 0;  ///< operations that the kernel had when their descriptor was closed
+    std::uint64_t taken_back = 0;        ///< operations that it had not seen yet then
+    std::uint64_t short_sends = 0;       ///< sends through the ring that took a part
+    std::uint64_t refused_sends = 0;     ///< and those that took nothing for lack of memory: tried again in a millisecond
+};
+
 /// Kernel sockets of one loop, driven by the completions of its ring.
 class UringPort final : public socket::SocketPort, public Completer {
 public:
@@ -85,10 +97,14 @@ public:
     void ring_lost() override;
     unsigned waiting() const noexcept override { return waiting_; }
 
-private:
+    const PortCounts& counts() const noexcept { return counts_; }
+
     /// The low bits of an operation's user data; the rest is the address of what it belongs to.
     enum Kind : std::uint64_t { k_receive = 1, k_room, k_hangup, k_send, k_accept };
     static constexpr std::uint64_t kind_mask = 7;
+    static std::uint64_t name_of_operation(const void* whose, Kind kind) noexcept { return reinterpret_cast<std::uintptr_t>(whose) | kind; }
+
+private:
 
     // -- SocketPort
     void close_descriptor(SocketLink& link, bool reset) noexcept override;
@@ -147,6 +163,7 @@ private:
     unsigned waiting_ = 0;                 ///< links and listeners
     unsigned flushes_ = 0;                 ///< since the last enter()
     unsigned flushes_before_ = 0;
+    PortCounts counts_;
 
     struct Chunk;
     Chunk* driven_chunks_ = nullptr;

@@ -190,6 +190,7 @@ bool Ring::put(const abi::Sqe& operation) noexcept {
     if (!backlog_.empty()) fill();
     if (backlog_.empty()) {
         if (push(operation)) [[likely]] return true;
+        ++counts_.submission_full;
         (void)enter(0, 0);
         if (backlog_.empty() && push(operation)) return true;
     }
@@ -208,6 +209,7 @@ int Ring::enter(unsigned wanted, std::int64_t timeout_ns) noexcept {
         const abi::WaitArgument argument{0, 8, 0, timeout_ns == INT64_MAX ? 0 : reinterpret_cast<std::uintptr_t>(&limit)};
         const bool waits = wanted > 0 && !more;
         ++system_calls_;
+        if ((load(sq_flags_) & abi::sq_cq_overflow) != 0) [[unlikely]] ++counts_.completion_overflows;
         const long result = ::syscall(__NR_io_uring_enter, entered_fd_, submissions, waits ? wanted : 0,
                                       enter_flags_ | (waits ? abi::enter_extended : 0), waits ? &argument : nullptr, waits ? sizeof argument : 0);
         if (result < 0) return errno;

@@ -33,6 +33,12 @@ struct Support {
 };
 const Support& support() noexcept;
 
+/// What is rare, and should be seen to have happened.
+struct RingCounts {
+    std::uint64_t submission_full = 0;       ///< the kernel was entered early, for room in the submission queue
+    std::uint64_t completion_overflows = 0;  ///< enters while the kernel kept completions that the queue had no room for
+};
+
 /// One io_uring: two queues in memory shared with the kernel. It belongs to the thread that first enters the kernel with it
 /// (SINGLE_ISSUER); elsewhere, and in a forked child, it is dead: enter() says so and put() does nothing.
 class Ring {
@@ -83,6 +89,7 @@ public:
     Tier tier() const noexcept { return tier_; }
     std::uint32_t entries() const noexcept { return sq_entries_; }
     std::uint64_t system_calls() const noexcept { return system_calls_; }
+    const RingCounts& counts() const noexcept { return counts_; }
 
 private:
     static std::uint32_t load(const std::uint32_t* shared) noexcept { return __atomic_load_n(shared, __ATOMIC_ACQUIRE); }
@@ -113,6 +120,7 @@ private:
 
     memory::RingQueue<abi::Sqe, 1> backlog_;
     std::uint64_t system_calls_ = 0;
+    RingCounts counts_;
     void* rings_ = nullptr;
     std::size_t rings_bytes_ = 0, sqes_bytes_ = 0;
 };

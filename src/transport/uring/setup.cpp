@@ -27,8 +27,6 @@ constexpr std::int64_t last_enter_ns = 10'000'000;
 
 constexpr std::uint32_t poll_multishot = 1;
 
-std::uint64_t name_of_operation(const void* whose, std::uint64_t kind) noexcept { return reinterpret_cast<std::uintptr_t>(whose) | kind; }
-
 }  // namespace
 
 struct UringPort::Chunk {
@@ -281,6 +279,7 @@ void UringPort::finished(Driven& driven) noexcept {
 void UringPort::batch_done() {
     starved_ = !small_->refill();
     if (large_ && large_->is_open()) starved_ |= !large_->refill();
+    if (starved_) [[unlikely]] ++counts_.out_of_blocks;
     flushes_before_ = std::exchange(flushes_, 0);
 }
 
@@ -316,8 +315,13 @@ void UringPort::close_descriptor(SocketLink& link, bool reset) noexcept {
 void UringPort::end(Driven& driven, Kind kind, Shot shot) noexcept {
     if (!shot.out) return;
     Ring& ring = ring_sleeper_->ring;
-    if (ring.is_queued(driven.last_put) && ring.forget(name_of_operation(&driven, kind))) --driven.operations;  // else it meant the next socket
-    else cancel(&driven, kind, shot);
+    if (ring.is_queued(driven.last_put) && ring.forget(name_of_operation(&driven, kind))) {  // else it meant the next socket
+        --driven.operations;
+        ++counts_.taken_back;
+    } else {
+        cancel(&driven, kind, shot);
+        ++counts_.closed_under_way;
+    }
 }
 
 void UringPort::ask_for_room(SocketLink& link, bool wanted) {
@@ -392,7 +396,12 @@ void UringPort::let_go(AcceptShot& shot) noexcept {
 }
 
 void UringPort::accepted(AcceptShot& shot, const abi::Cqe& done) {
-    if ((done.flags & abi::cqe_more) == 0) shot.accept = {};
+    const bool last = (done.flags & abi::cqe_more) == 0;
+    if (done.result >= 0) {
+        counts_.late += shot.accept.cancelled;
+        counts_.ended_by_themselves += last && !shot.accept.cancelled;
+    }
+    if (last) shot.accept = {};
     if (shot.listening == nullptr) {
         if (done.result >= 0) ::close(done.result);
         if (!shot.accept.out) let_go(shot);
