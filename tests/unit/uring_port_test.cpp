@@ -1,5 +1,6 @@
 // The uring port at its contract, where it gets ugly. Each test shows by the port's counts that what it is about has really happened.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -13,6 +14,7 @@
 #include "support/pattern.hpp"
 #include "support/patience.hpp"
 #include "support/sockets.hpp"
+#include "transport/common/sockets/zero_copy.hpp"
 #include "transport/uring/port.hpp"
 #include "transport/uring/uring.hpp"
 #include "unit/port_host.hpp"
@@ -393,6 +395,164 @@ TEST_P(UringPortTest, SendsAgainWhatTheKernelHadNoMemoryFor) {
     EXPECT_TRUE(until([&] { return side.sent_bytes == 100; }));
     PatternCheck check;
     EXPECT_TRUE(read_exactly(clients[1], check, 100));
+}
+
+// -- by reference ----------------------------------------------------------------------------------------------
+
+class UringReferenceTest : public UringPortTest {
+protected:
+    static constexpr std::size_t bytes = 256u << 10;
+
+    void SetUp() override {
+        UringPortTest::SetUp();
+        if (IsSkipped()) return;
+        ASSERT_NO_FATAL_FAILURE(open("zerocopy=true"));
+        ASSERT_NO_FATAL_FAILURE(connect(1));
+    }
+    Side& side() { return door.sides[0]; }
+    Driven& driven() { return *socket_of(side()).driven; }
+    /// Puts a send that the kernel never sees; its name.
+    std::uint64_t send_unseen(std::size_t size = bytes) {
+        queue(side(), pattern(size, 1, queued));
+        queued += size;
+        EXPECT_EQ(port->flush(*side().link), Flushed::all);
+        EXPECT_TRUE(driven().sending);
+        const std::uint64_t name = UringPort::name_of_operation(&driven(), UringPort::k_send, driven().send_number);
+        EXPECT_TRUE(ring().forget(name));
+        return name;
+    }
+    void answer(std::uint64_t name, std::int32_t result) { (void)port->complete({name, result, abi::cqe_more}); }
+    void notify(std::uint64_t name, bool copied = false) {
+        (void)port->complete({name, std::int32_t(copied ? abi::notification_copied : 0), abi::cqe_notification});
+    }
+    std::size_t queued = 0;
+};
+
+// Goal: large sends leave by reference until the kernel has reported four times that it copies, as it does on a loopback; then by copy.
+TEST_P(UringReferenceTest, StopsWhenTheKernelCopies) {
+    constexpr std::size_t total = 12 * bytes;
+    EXPECT_TRUE(side().link->caps->zero_copy_send);
+    PatternCheck check;
+    std::string room(bytes, '\0');
+    while (queued < total) {
+        queue(side(), pattern(bytes, 1, queued));
+        queued += bytes;
+        ASSERT_TRUE(until([&] {
+            (void)port->flush(*side().link);
+            const ssize_t got = ::recv(clients[0].get(), room.data(), room.size(), MSG_DONTWAIT);
+            if (got > 0) check.take(test::bytes_of(std::string_view(room).substr(0, std::size_t(got))));
+            return side().sent_bytes == queued && check.bytes == queued;
+        }));
+    }
+    EXPECT_TRUE(check.good);
+    EXPECT_GE(counts().copied, 4u);
+    EXPECT_EQ(counts().copied, counts().by_reference);
+    EXPECT_LT(counts().by_reference, 10u) << "the last ones went by copy";
+    EXPECT_TRUE(socket_of(side()).zero_copy->off);
+    rlimit locked{};
+    ASSERT_EQ(getrlimit(RLIMIT_MEMLOCK, &locked), 0);
+    if (locked.rlim_cur >= 8u << 20) {
+        EXPECT_EQ(counts().registered, counts().by_reference) << "out of a registered slab";
+    }
+}
+
+// Goal: small sends are copied.
+TEST_P(UringReferenceTest, CopiesWhatIsSmall) {
+    queue(side(), pattern(4096));
+    (void)port->flush(*side().link);
+    PatternCheck check;
+    EXPECT_TRUE(until([&] { return side().sent_bytes == 4096; }));
+    EXPECT_TRUE(read_exactly(clients[0], check, 4096));
+    EXPECT_EQ(counts().by_reference, 0u);
+}
+
+// Goal: a slice is let go with the notification, not with the send's completion, and bytes are told in order although notifications are not.
+TEST_P(UringReferenceTest, HoldsItsSlicesUntilTheLastNotification) {
+    const std::uint64_t idle = host->heap().blocks_out();
+    const std::uint64_t first = send_unseen();
+    answer(first, bytes / 2);  // in part: the rest is sent anew, under the next name
+    ASSERT_TRUE(driven().sending);
+    const std::uint64_t second = UringPort::name_of_operation(&driven(), UringPort::k_send, driven().send_number);
+    EXPECT_NE(first, second);
+    ASSERT_TRUE(ring().forget(second));
+    answer(second, bytes / 2);
+    const std::uint64_t third = send_unseen();
+    answer(third, bytes);
+    EXPECT_EQ(side().sent_bytes, 0u);
+    notify(third);
+    EXPECT_EQ(side().sent_bytes, 0u) << "what was sent before is still being sent";
+    const std::uint64_t holding = host->heap().blocks_out();
+    EXPECT_GE(holding, idle + 2);
+    notify(first);
+    EXPECT_EQ(side().sent_bytes, bytes / 2);
+    EXPECT_EQ(host->heap().blocks_out(), holding) << "the other half of the slice is under way";
+    notify(second);
+    EXPECT_EQ(side().sent_bytes, 2 * bytes);
+    EXPECT_LT(host->heap().blocks_out(), holding);
+    EXPECT_EQ(counts().copied, 0u);
+}
+
+// Goal: what is copied behind a send by reference is told after it.
+TEST_P(UringReferenceTest, TellsOfCopiesBehindReferencesInOrder) {
+    const std::uint64_t first = send_unseen();
+    answer(first, bytes);
+    turns(2);
+    queue(side(), "small");
+    (void)port->flush(*side().link);
+    turns(5);
+    char room[8] = {};
+    ASSERT_EQ(::recv(clients[0].get(), room, sizeof room, 0), 5);
+    EXPECT_EQ(side().sent_bytes, 0u);
+    notify(first);
+    EXPECT_EQ(side().sent_bytes, bytes + 5);
+}
+
+// Goal: a link that is closed while only a notification is missing retires with that, once.
+TEST_P(UringReferenceTest, RetiresWithTheLastNotification) {
+    const std::uint64_t name = send_unseen();
+    const std::uint64_t holding = host->heap().blocks_out();
+    answer(name, bytes);
+    port->close(*side().link, How::abort);
+    turns(20);
+    EXPECT_EQ(side().closings, 1u);
+    EXPECT_EQ(side().retirements, 0u) << "the kernel may still read its slices";
+    EXPECT_GE(host->heap().blocks_out(), holding);
+    notify(name);
+    EXPECT_TRUE(until([&] { return side().retirements == 1; }));
+}
+
+// Goal: an orderly end waits for the notification, too: the peer gets everything before it.
+TEST_P(UringReferenceTest, FinishesAfterTheLastNotification) {
+    const std::uint64_t name = send_unseen();
+    answer(name, bytes);
+    port->close(*side().link, How::finish);
+    turns(5);
+    EXPECT_EQ(side().closings, 0u);
+    notify(name);
+    EXPECT_TRUE(until([&] { return side().retirements == 1; }));
+    EXPECT_EQ(side().end, Errc::end);
+}
+
+// Goal: where pages cannot be pinned (the limit of locked memory) the connection goes on by copy, at once.
+TEST_P(UringReferenceTest, CopiesWhenPagesCannotBePinned) {
+    const std::uint64_t name = send_unseen();
+    answer(name, -ENOMEM);
+    EXPECT_TRUE(driven().sending);
+    EXPECT_FALSE(driven().by_reference);
+    notify(name);
+    PatternCheck check;
+    EXPECT_TRUE(until([&] { return side().sent_bytes == bytes; }));
+    EXPECT_TRUE(read_exactly(clients[0], check, bytes));
+    EXPECT_EQ(side().closings, 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Tier, UringReferenceTest, testing::Values(1, 2), [](const auto& row) { return std::to_string(row.param); });
+
+// Goal: kernels that do not say whether they copy are not asked to send by reference, and the caps say so.
+TEST_P(UringPortTest, SendsByReferenceOnlyWhereTheKernelReportsCopies) {
+    ASSERT_NO_FATAL_FAILURE(open("zerocopy=true"));
+    ASSERT_NO_FATAL_FAILURE(connect(1));
+    EXPECT_EQ(door.sides[0].link->caps->zero_copy_send, GetParam() >= tier_6_6);
 }
 
 INSTANTIATE_TEST_SUITE_P(Tier, UringPortTest, testing::Values(0, 1, 2), [](const auto& row) { return std::to_string(row.param); });

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "transport/common/sockets/zero_copy.hpp"
 #include "transport/uring/port.hpp"
 
 namespace evpl::transport::uring {
@@ -91,7 +92,7 @@ void UringPort::choose_group(Driven& driven, std::uint32_t bytes) noexcept {
     if (driven.misfits < misfits_max) return;
     driven.misfits = 0;
     driven.changes_group = true;
-    cancel(&driven, k_receive, driven.receive);
+    cancel(name_of_operation(&driven, k_receive), driven.receive);
 }
 
 void UringPort::read_again(SocketLink& link) {
@@ -112,7 +113,7 @@ void UringPort::read_again(SocketLink& link) {
 void UringPort::pause(Link& base) {
     auto& link = static_cast<SocketLink&>(base);
     link.receive_paused = true;
-    if (link.driven != nullptr && link.driven->by_bytes) cancel(link.driven, k_receive, link.driven->receive);
+    if (link.driven != nullptr && link.driven->by_bytes) cancel(name_of_operation(link.driven, k_receive), link.driven->receive);
 }
 
 // Multishot poll tells of edges, as EPOLLET does, and so the link reads until the socket has no more.
@@ -161,7 +162,7 @@ Flushed UringPort::send_stream(SocketLink& link) {
     SendQueue& out = *link.outbox;
     if (driven.sending) return out.empty() ? Flushed::all : Flushed::blocked;
     // One link that sends is served at once; several share the call that the next wait needs anyway.
-    const bool alone = flushes_++ == 0 && flushes_before_ <= 1;
+    const bool alone = flushes_++ == 0 && flushes_before_ <= 1 && !wants_zero_copy(link, out.bytes());
     if (driven.held.empty() && alone && !out.empty() && !send_inline(link)) return Flushed::blocked;
     if (!driven.held.empty() || !out.empty()) return submit_send(link);
     if (link.draining || link.finishing) outbox_empty(link);
@@ -183,7 +184,7 @@ bool UringPort::send_inline(SocketLink& link) {
         return false;
     }
     out.drop_front(std::size_t(sent));
-    link.sink->sent(std::size_t(sent));
+    tell_sent(link, std::size_t(sent));
     return link.state == SocketLink::State::open;
 }
 
@@ -224,29 +225,90 @@ Flushed UringPort::submit_send(SocketLink& link) {
         send.address = reinterpret_cast<std::uintptr_t>(&message);
         send.length = 1;
     }
-    driven.sending = submit(driven, k_send, send);
+    driven.by_reference = sends_by_reference(link, send);
+    driven.sending = submit(driven, k_send, send, driven.send_number);
+    counts_.by_reference += driven.by_reference && driven.sending;
     return out.empty() && driven.sending ? Flushed::all : Flushed::blocked;
+}
+
+// Makes one of it when it is worth it. Out of a registered slab only when it is one slice: registered vectors are newer than our tiers.
+bool UringPort::sends_by_reference(SocketLink& link, abi::Sqe& send) noexcept {
+    Driven& driven = *link.driven;
+    driven.send_number = 0;
+    if (!wants_zero_copy(link, driven.held.bytes()) || !link.zero_copy->reserve(driven.held.count())) return false;
+    driven.send_number = std::uint16_t(link.zero_copy->first + link.zero_copy->calls.size());
+    send.priority = abi::send_report_usage;
+    if (send.operation == abi::op_send_message) {
+        send.operation = abi::op_send_message_zero_copy;
+        return true;
+    }
+    send.operation = abi::op_send_zero_copy;
+    const int slab = pinned_.number_of(ring_sleeper_->ring, driven.held[0]);
+    if (slab == PinnedSlabs::none) return true;
+    ++counts_.registered;
+    send.priority |= abi::send_registered;
+    send.buffer_group = std::uint16_t(slab);
+    return true;
+}
+
+// The last word of a send by reference: its slices are ours again.
+void UringPort::notified(Driven& driven, const abi::Cqe& done) {
+    SocketLink& link = *driven.link;
+    socket::ZeroCopy& state = *link.zero_copy;
+    const bool copied = (std::uint32_t(done.result) & abi::notification_copied) != 0;
+    counts_.copied += copied;
+    const auto index = std::uint16_t(std::uint16_t(done.user_data >> number_shift) - std::uint16_t(state.first));
+    if (state.done(state.first + index, copied)) stop_references(link);
+    zero_copy_released(link);
+}
+
+void UringPort::stop_references(SocketLink& link) noexcept {
+    if (std::exchange(link.zero_copy->off, true)) return;
+    if (--references_ == 0) pinned_.release(ring_sleeper_->ring);
+}
+
+// In the order of the outbox: behind what is still being sent by reference it waits for that.
+void UringPort::tell_sent(SocketLink& link, std::size_t bytes) {
+    if (link.zero_copy == nullptr || !link.zero_copy->pending()) return link.sink->sent(bytes);
+    if (!link.zero_copy->calls.push({0, bytes, true})) fail(link, Error(Errc::out_of_memory, Step::send));
 }
 
 void UringPort::sent(Driven& driven, const abi::Cqe& done) {
     SocketLink& link = *driven.link;
+    const bool notified_later = (done.flags & abi::cqe_more) != 0;
+    const std::size_t bytes = done.result > 0 ? std::size_t(done.result) : 0;
     driven.sending = false;
-    if (link.state == SocketLink::State::closed) return driven.held.clear();
-    if (done.result >= 0) {
-        counts_.short_sends += std::size_t(done.result) < driven.held.bytes();
-        driven.held.drop_front(std::size_t(done.result));
-        link.sink->sent(std::size_t(done.result));
-    } else if (done.result != -EINTR && done.result != -ECANCELED) {
-        counts_.refused_sends += done.result == -EAGAIN || done.result == -ENOBUFS || done.result == -ENOMEM;
-        // EAGAIN: the socket says that it has room, and has no memory for it after all. Asked again at once, it would say so again.
-        (void)send_failed(link, done.result == -EAGAIN ? ENOBUFS : -done.result);
-        if (link.state == SocketLink::State::closed) driven.held.clear();
+    if (link.state == SocketLink::State::closed) {
+        if (!notified_later) driven.held.clear();
         return;
+    }
+    counts_.short_sends += bytes > 0 && bytes < driven.held.bytes();
+    if (notified_later) link.zero_copy->started(driven.held, bytes);  // also of none: the number is used
+    else driven.held.drop_front(bytes);
+    if (done.result < 0) {
+        if (!send_again(driven, -done.result)) return;
+    } else if (!notified_later) {
+        tell_sent(link, bytes);
     }
     if (link.state != SocketLink::State::open) return;
     if (!driven.held.empty()) (void)submit_send(link);
     else if (!link.outbox->empty()) link.sink->writable();
     else if (link.draining || link.finishing) outbox_empty(link);
+}
+
+// A send has failed. True: the next try is worth it at once.
+bool UringPort::send_again(Driven& driven, int error) {
+    SocketLink& link = *driven.link;
+    if (error == EINTR || error == ECANCELED) return true;
+    const bool no_memory = error == EAGAIN || error == ENOBUFS || error == ENOMEM;
+    if (driven.by_reference && (no_memory || error == EOPNOTSUPP)) {  // pages are pinned within the limit of locked memory
+        stop_references(link);
+        return true;
+    }
+    counts_.refused_sends += no_memory;
+    // EAGAIN: the socket says that it has room, and has no memory for it after all. Asked again at once, it would say so again.
+    (void)send_failed(link, error == EAGAIN ? ENOBUFS : error);
+    return false;
 }
 
 }  // namespace evpl::transport::uring

@@ -8,6 +8,7 @@
 #include "transport/common/sockets/listening.hpp"
 #include "transport/common/sockets/port.hpp"
 #include "transport/uring/buffers.hpp"
+#include "transport/uring/pinned_slabs.hpp"
 #include "transport/uring/ring_sleeper.hpp"
 
 namespace evpl::transport::socket {
@@ -27,6 +28,8 @@ struct alignas(16) Driven {
     Shot room;                 ///< poll for room to send, or for a connect to be through
     Shot hangup;               ///< poll for the peer's last sign, when nothing is received any more
     bool sending = false;      ///< a send is out, which is for `held`
+    bool by_reference = false; ///< the newest send is, or was
+    std::uint16_t send_number = 0;  ///< part of its name: notifications of sends by reference come later, in any order
     bool by_bytes = false;     ///< received in provided buffers, sent through the ring
     bool large = false;        ///< receives into large buffers
     bool changes_group = false;  ///< its receive is cancelled for that
@@ -35,7 +38,7 @@ struct alignas(16) Driven {
     std::uint16_t operations = 0;  ///< of all kinds, whose last completion has not come
     std::uint32_t last_put = 0;    ///< the ring's number of the newest one
     Error early_error;
-    SliceQueue held;           ///< the kernel's until the send completes
+    SliceQueue held;           ///< the kernel's until the send completes; by reference it stays that until the notification
     SliceQueue early;          ///< received after the link was paused
 };
 
@@ -69,6 +72,9 @@ struct PortCounts {
     std::uint64_t closed_under_way = 0;  ///< operations that the kernel had when their descriptor was closed
     std::uint64_t taken_back = 0;        ///< operations that it had not seen yet then
     std::uint64_t short_sends = 0;       ///< sends through the ring that took a part
+    std::uint64_t by_reference = 0;      ///< sends without a copy
+    std::uint64_t registered = 0;        ///< of these, those out of a registered slab
+    std::uint64_t copied = 0;            ///< of these, those that the kernel copied after all
     std::uint64_t refused_sends = 0;     ///< and those that took nothing for lack of memory: tried again in a millisecond
 };
 
@@ -99,10 +105,13 @@ public:
 
     const PortCounts& counts() const noexcept { return counts_; }
 
-    /// The low bits of an operation's user data; the rest is the address of what it belongs to.
+    /// The low bits of an operation's user data; then the address of what it belongs to, of 48 bits, and a number.
     enum Kind : std::uint64_t { k_receive = 1, k_room, k_hangup, k_send, k_accept };
     static constexpr std::uint64_t kind_mask = 7;
-    static std::uint64_t name_of_operation(const void* whose, Kind kind) noexcept { return reinterpret_cast<std::uintptr_t>(whose) | kind; }
+    static constexpr unsigned number_shift = 48;
+    static std::uint64_t name_of_operation(const void* whose, Kind kind, std::uint16_t number = 0) noexcept {
+        return reinterpret_cast<std::uintptr_t>(whose) | kind | std::uint64_t(number) << number_shift;
+    }
 
 private:
 
@@ -118,10 +127,10 @@ private:
     Error open_ring(const Endpoint& endpoint, Diagnostic& why) noexcept;
     Error open_groups() noexcept;
     Driven* take_driven() noexcept;
-    bool submit(Driven& driven, Kind kind, abi::Sqe operation) noexcept;
+    bool submit(Driven& driven, Kind kind, abi::Sqe operation, std::uint16_t number = 0) noexcept;
     void poll_for(Driven& driven, Kind kind, Shot& shot, std::uint32_t events, bool again) noexcept;
-    void cancel(const void* whose, Kind kind, Shot& shot) noexcept;
-    void end(Driven& driven, Kind kind, Shot shot) noexcept;
+    void cancel(std::uint64_t name, Shot& shot) noexcept;
+    void end(Driven& driven, std::uint64_t name, Shot shot) noexcept;
     void submit_accept(AcceptShot& shot) noexcept;
     void accepted(AcceptShot& shot, const abi::Cqe& done);
     bool take_peer(AcceptShot& shot, int fd);
@@ -136,6 +145,11 @@ private:
     void got_room(Driven& driven, const abi::Cqe& done);
     void hung_up(Driven& driven, const abi::Cqe& done);
     void sent(Driven& driven, const abi::Cqe& done);
+    void notified(Driven& driven, const abi::Cqe& done);
+    void tell_sent(SocketLink& link, std::size_t bytes);
+    bool sends_by_reference(SocketLink& link, abi::Sqe& send) noexcept;
+    void stop_references(SocketLink& link) noexcept;
+    bool send_again(Driven& driven, int error);
     void finished(Driven& driven) noexcept;
     void deliver(Driven& driven, Buffer&& bytes);
     bool ring_refused(Driven& driven) noexcept;
@@ -158,6 +172,8 @@ private:
     std::optional<BufferGroup> small_;     ///< the only one when it is incremental
     std::optional<BufferGroup> large_;
     std::unique_ptr<Messages> messages_;
+    PinnedSlabs pinned_;
+    unsigned references_ = 0;              ///< links that send by reference
     bool incremental_ = false;
     bool starved_ = false;                 ///< the heap had no block for an empty group
     unsigned waiting_ = 0;                 ///< links and listeners

@@ -10,6 +10,7 @@
 #include <new>
 
 #include "evpl/log.hpp"
+#include "transport/common/sockets/zero_copy.hpp"
 #include "transport/uring/port.hpp"
 
 namespace evpl::transport::uring {
@@ -26,6 +27,11 @@ constexpr unsigned last_enters_max = 50;
 constexpr std::int64_t last_enter_ns = 10'000'000;
 
 constexpr std::uint32_t poll_multishot = 1;
+
+void* object_of(const abi::Cqe& done) noexcept {
+    constexpr std::uint64_t address_mask = (std::uint64_t(1) << UringPort::number_shift) - 1;
+    return reinterpret_cast<void*>(done.user_data & address_mask & ~UringPort::kind_mask);
+}
 
 }  // namespace
 
@@ -153,7 +159,7 @@ void UringPort::end_operations() noexcept {
         abi::Cqe done;
         while (ring.take(done)) {
             const std::uint64_t kind = done.user_data & kind_mask;
-            void* const whose = reinterpret_cast<void*>(done.user_data & ~kind_mask);
+            void* const whose = object_of(done);
             if (kind == k_accept) {
                 if (done.result >= 0) ::close(done.result);
                 if ((done.flags & abi::cqe_more) == 0) static_cast<AcceptShot*>(whose)->accept.out = false;
@@ -203,6 +209,7 @@ Driven* UringPort::take_driven() noexcept {
 
 void UringPort::free_driven(SocketLink& link) noexcept {
     Driven* const driven = std::exchange(link.driven, nullptr);
+    if (link.zero_copy != nullptr) stop_references(link);
     driven->~Driven();
     new (driven) Driven;
     driven->next_free = free_;
@@ -210,9 +217,9 @@ void UringPort::free_driven(SocketLink& link) noexcept {
     --waiting_;
 }
 
-bool UringPort::submit(Driven& driven, Kind kind, abi::Sqe operation) noexcept {
+bool UringPort::submit(Driven& driven, Kind kind, abi::Sqe operation, std::uint16_t number) noexcept {
     operation.fd = driven.link->watched_fd;
-    operation.user_data = name_of_operation(&driven, kind);
+    operation.user_data = name_of_operation(&driven, kind, number);
     if (!ring_sleeper_->ring.put(operation)) return ring_refused(driven);
     ++driven.operations;
     driven.last_put = ring_sleeper_->ring.last_put();
@@ -233,17 +240,17 @@ void UringPort::poll_for(Driven& driven, Kind kind, Shot& shot, std::uint32_t ev
     shot = {submit(driven, kind, poll), false};
 }
 
-void UringPort::cancel(const void* whose, Kind kind, Shot& shot) noexcept {
+void UringPort::cancel(std::uint64_t name, Shot& shot) noexcept {
     if (!shot.out || shot.cancelled) return;
     abi::Sqe cancel;
     cancel.operation = abi::op_async_cancel;
-    cancel.address = name_of_operation(whose, kind);
+    cancel.address = name;
     shot.cancelled = ring_sleeper_->ring.put(cancel);
 }
 
 std::uint32_t UringPort::complete(const abi::Cqe& done) {
     const std::uint64_t kind = done.user_data & kind_mask;
-    void* const whose = reinterpret_cast<void*>(done.user_data & ~kind_mask);
+    void* const whose = object_of(done);
     if (kind == k_accept) {
         accepted(*static_cast<AcceptShot*>(whose), done);
         return 0;
@@ -265,7 +272,10 @@ std::uint32_t UringPort::complete(const abi::Cqe& done) {
         driven.hangup = {};
         hung_up(driven, done);
         break;
-    case k_send: sent(driven, done); break;
+    case k_send:
+        if ((done.flags & abi::cqe_notification) != 0) notified(driven, done);
+        else sent(driven, done);
+        break;
     }
     if (driven.operations == 0) finished(driven);
     return bytes;
@@ -291,6 +301,14 @@ Result<void> UringPort::watch(SocketLink& link, std::uint32_t) noexcept {
     driven->link = &link;
     driven->by_bytes = link.flavor == Flavor::tcp;
     link.driven = driven;
+    if (link.zero_copy != nullptr) {
+        if (ring_sleeper_->ring.tier() >= tier_6_6) {
+            ++references_;
+        } else {  // nobody would say whether the kernel copies
+            delete std::exchange(link.zero_copy, nullptr);
+            link.caps = &socket::caps_of(link.flavor, false);
+        }
+    }
     ++waiting_;
     if (link.state == SocketLink::State::connecting) poll_for(*driven, k_room, driven->room, EPOLLOUT, false);
     else arm_receive(*driven);
@@ -303,23 +321,23 @@ void UringPort::close_descriptor(SocketLink& link, bool reset) noexcept {
     const int fd = std::exchange(link.watched_fd, -1);
     driven.early.clear();
     // What is under way holds the socket: its end is what the peer sees, with the next enter(). The descriptor is free at once.
-    end(driven, k_receive, driven.receive);
-    end(driven, k_room, driven.room);
-    end(driven, k_hangup, driven.hangup);
-    end(driven, k_send, {driven.sending, false});
+    end(driven, name_of_operation(&driven, k_receive), driven.receive);
+    end(driven, name_of_operation(&driven, k_room), driven.room);
+    end(driven, name_of_operation(&driven, k_hangup), driven.hangup);
+    end(driven, name_of_operation(&driven, k_send, driven.send_number), {driven.sending, false});
     if (reset) socket::close_with_reset(fd);
     else ::close(fd);
     retry_after_close();
 }
 
-void UringPort::end(Driven& driven, Kind kind, Shot shot) noexcept {
+void UringPort::end(Driven& driven, std::uint64_t name, Shot shot) noexcept {
     if (!shot.out) return;
     Ring& ring = ring_sleeper_->ring;
-    if (ring.is_queued(driven.last_put) && ring.forget(name_of_operation(&driven, kind))) {  // else it meant the next socket
+    if (ring.is_queued(driven.last_put) && ring.forget(name)) {  // else it meant the next socket
         --driven.operations;
         ++counts_.taken_back;
     } else {
-        cancel(&driven, kind, shot);
+        cancel(name, shot);
         ++counts_.closed_under_way;
     }
 }
@@ -368,7 +386,7 @@ void UringPort::unwatch(SocketListening& listening, bool closing) noexcept {
     AcceptShot* const shot = listening.shot;
     if (shot == nullptr) return;
     if (std::exchange(shot->counted, false)) --waiting_;
-    if (!closing) return cancel(shot, k_accept, shot->accept);
+    if (!closing) return cancel(name_of_operation(shot, k_accept), shot->accept);
     listening.shot = nullptr;
     shot->listening = nullptr;
     if (!shot->accept.out) return let_go(*shot);

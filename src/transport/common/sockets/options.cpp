@@ -58,7 +58,7 @@ Result<void> read_tcp(const Endpoint& endpoint, Options& o, Texts& t, Diagnostic
         OptionSpec::integer("tos", o.type_of_service, 0, 255, "IP type of service"),
         OptionSpec::integer("backlog", o.backlog, 0, 1 << 20, "connections waiting to be accepted; 0: net.core.somaxconn"),
         OptionSpec::text("congestion", t.congestion, 1, 15, "congestion control, e.g. cubic"),
-        OptionSpec::flag("zerocopy", o.zero_copy, "large sends by reference (MSG_ZEROCOPY)"),
+        OptionSpec::flag("zerocopy", o.zero_copy, "large sends by reference (MSG_ZEROCOPY, SEND_ZC)"),
         OptionSpec::flag("reuseport", o.reuse_port, "several listeners on one port (SO_REUSEPORT)"),
     };
     return read_with_engine(endpoint, specs, t, why);
@@ -209,7 +209,6 @@ Result<Options> parse_options(const Endpoint& endpoint, Flavor flavor, Diagnosti
     else if (flavor == Flavor::udp) read = read_udp(endpoint, options, texts, why);
     else read = read_unix(endpoint, options, texts, why);
     if (!read) return read.error();
-    if (is_uring(endpoint) || texts.engine == "uring") options.zero_copy = false;  // a wish that the ring does not follow
     texts.congestion.copy(options.congestion, sizeof options.congestion - 1);
     options.message_mode = texts.mode == "msg";
     options.keepalive_idle_s = texts.keepalive_idle.ns / 1'000'000'000;
