@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "transport/common/sockets/datagram.hpp"
 #include "transport/common/sockets/zero_copy.hpp"
 #include "transport/uring/port.hpp"
 
@@ -29,15 +30,16 @@ void UringPort::arm_receive(Driven& driven) noexcept {
     if (starved_) return owe(link, SocketLink::owe_retry);  // the bytes wait in the kernel
     if (driven.large && !large_->is_open() && !large_->open(ring_sleeper_->ring, false)) driven.large = false;
     abi::Sqe receive;
-    receive.operation = abi::op_receive;
+    if (link.flavor == Flavor::udp) receive = datagram_receive(link);
+    else receive.operation = abi::op_receive, receive.buffer_group = driven.large ? large_->number() : small_->number();
     receive.flags = abi::sqe_buffer_select;
     receive.priority = abi::receive_multishot;
-    receive.buffer_group = driven.large ? large_->number() : small_->number();
     driven.receive = {submit(driven, k_receive, receive), false};
 }
 
 std::uint32_t UringPort::received(Driven& driven, const abi::Cqe& done) {
     SocketLink& link = *driven.link;
+    if (link.flavor == Flavor::udp) return received_datagram(driven, done);
     Buffer bytes = (driven.large ? *large_ : *small_).take(done);
     counts_.starved += done.result == -ENOBUFS;
     if (done.result > 0) {
@@ -98,7 +100,10 @@ void UringPort::choose_group(Driven& driven, std::uint32_t bytes) noexcept {
 void UringPort::read_again(SocketLink& link) {
     if (link.driven == nullptr || !link.driven->by_bytes) return SocketPort::read_again(link);
     Driven& driven = *link.driven;
-    while (!driven.early.empty() && !link.receive_paused && link.state == SocketLink::State::open) link.sink->delivered(driven.early.pop(), {});
+    while (!driven.early.empty() && !link.receive_paused && link.state == SocketLink::State::open) {
+        if (link.flavor == Flavor::udp) deliver_message(link, driven.early.pop());
+        else link.sink->delivered(driven.early.pop(), {});
+    }
     if (link.receive_paused || link.state != SocketLink::State::open) return;
     if (driven.early_end) {
         end_of_stream(link);
@@ -114,6 +119,74 @@ void UringPort::pause(Link& base) {
     auto& link = static_cast<SocketLink&>(base);
     link.receive_paused = true;
     if (link.driven != nullptr && link.driven->by_bytes) cancel(name_of_operation(link.driven, k_receive), link.driven->receive);
+}
+
+// -- datagrams -------------------------------------------------------------------------------------------------
+
+namespace {
+
+/// What the kernel puts before a datagram: its own header, the sender's name in room for either family, control data.
+constexpr std::uint32_t name_room = 32;
+static_assert(name_room >= sizeof(sockaddr_in6) && (sizeof(abi::ReceivedMessage) + name_room) % alignof(cmsghdr) == 0);
+
+std::uint32_t name_bytes(const SocketLink& link) noexcept { return link.datagram->connected ? 0 : name_room; }
+std::uint32_t bytes_before_payload(const SocketLink& link) noexcept {
+    return std::uint32_t(sizeof(abi::ReceivedMessage)) + name_bytes(link) + link.datagram->control_bytes;
+}
+
+}  // namespace
+
+abi::Sqe UringPort::datagram_receive(const SocketLink& link) noexcept {
+    msghdr& header = messages_->datagrams[link.datagram->connected][link.datagram->control_bytes > 0];
+    header.msg_namelen = name_bytes(link);
+    header.msg_controllen = link.datagram->control_bytes;
+    abi::Sqe receive;
+    receive.operation = abi::op_receive_message;
+    receive.address = reinterpret_cast<std::uintptr_t>(&header);
+    receive.length = 1;
+    receive.buffer_group = datagrams_->number();
+    return receive;
+}
+
+std::uint32_t UringPort::received_datagram(Driven& driven, const abi::Cqe& done) {
+    SocketLink& link = *driven.link;
+    Buffer raw = datagrams_->take(done);
+    const std::uint32_t size = raw.size();
+    if (link.state == SocketLink::State::closed) return 0;
+    if ((link.owed & SocketLink::owe_open) != 0) {  // it came before our own poll
+        link.owed &= std::uint8_t(~SocketLink::owe_open);
+        link.sink->opened();
+    }
+    if (raw) {
+        counts_.late += link.receive_paused;
+        counts_.ended_by_themselves += !driven.receive.out;
+        if (!link.receive_paused && driven.early.empty()) deliver_message(link, std::move(raw));
+        else (void)driven.early.push(std::move(raw));  // without memory it is lost, as datagrams may be
+    } else if (done.result == -ENOMEM) {
+        owe(link, SocketLink::owe_retry);
+    } else if (done.result != -ENOBUFS && done.result != -ECANCELED && done.result != -EINTR && done.result != -EAGAIN) {
+        link.sink->send_failed(Error::from_errno(-done.result, Step::send));  // ICMP tells of an earlier one
+    }
+    counts_.starved += done.result == -ENOBUFS;
+    if (!driven.receive.out && (link.owed & SocketLink::owe_retry) == 0) arm_receive(driven);
+    return size + socket::datagram_cost_bytes;
+}
+
+void UringPort::deliver_message(SocketLink& link, Buffer&& raw) {
+    abi::ReceivedMessage head;
+    __builtin_memcpy(&head, raw.data(), sizeof head);
+    std::byte* const name = raw.data() + sizeof head;
+    socket::SocketAddress from;
+    from.size = socklen_t(std::min<std::uint32_t>(head.name_bytes, name_bytes(link)));
+    __builtin_memcpy(&from.storage, name, from.size);
+    msghdr header{};
+    header.msg_control = name + name_bytes(link);
+    header.msg_controllen = std::min<std::uint32_t>(head.control_bytes, link.datagram->control_bytes);
+    header.msg_flags = int(head.flags);
+    raw.drop_front(bytes_before_payload(link));
+    Buffer bytes = copy_small(raw.bytes());
+    // The large block stays whole while `bytes` is delivered: `header` points into it.
+    deliver_datagram(link, header, from, bytes ? std::move(bytes) : raw.share());
 }
 
 // Multishot poll tells of edges, as EPOLLET does, and so the link reads until the socket has no more.
@@ -151,7 +224,7 @@ void UringPort::hung_up(Driven& driven, const abi::Cqe& done) {
 Flushed UringPort::flush(Link& base) {
     auto& link = static_cast<SocketLink&>(base);
     if (link.driven == nullptr || link.state != SocketLink::State::open || link.blocked) return Flushed::blocked;
-    if (link.driven->by_bytes) return send_stream(link);
+    if (link.flavor == Flavor::tcp) return send_stream(link);
     const Flushed flushed = SocketPort::flush(link);
     if (link.blocked && link.state == SocketLink::State::open && (link.owed & SocketLink::owe_retry) == 0) ask_for_room(link, true);
     return flushed;

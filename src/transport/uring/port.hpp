@@ -30,7 +30,7 @@ struct alignas(16) Driven {
     bool sending = false;      ///< a send is out, which is for `held`
     bool by_reference = false; ///< the newest send is, or was
     std::uint16_t send_number = 0;  ///< part of its name: notifications of sends by reference come later, in any order
-    bool by_bytes = false;     ///< received in provided buffers, sent through the ring
+    bool by_bytes = false;     ///< received in provided buffers (tcp and udp); of tcp also sent through the ring
     bool large = false;        ///< receives into large buffers
     bool changes_group = false;  ///< its receive is cancelled for that
     std::uint8_t misfits = 0;  ///< receives in a row that say that the other size fits better
@@ -39,7 +39,7 @@ struct alignas(16) Driven {
     std::uint32_t last_put = 0;    ///< the ring's number of the newest one
     Error early_error;
     SliceQueue held;           ///< the kernel's until the send completes; by reference it stays that until the notification
-    SliceQueue early;          ///< received after the link was paused
+    SliceQueue early;          ///< received after the link was paused; datagrams with what the kernel put before them
 };
 
 /// A multishot accept. It outlives its listener until the kernel has let go.
@@ -150,6 +150,10 @@ private:
     bool sends_by_reference(SocketLink& link, abi::Sqe& send) noexcept;
     void stop_references(SocketLink& link) noexcept;
     bool send_again(Driven& driven, int error);
+    std::uint32_t received_datagram(Driven& driven, const abi::Cqe& done);
+    void deliver_message(SocketLink& link, Buffer&& raw);
+    bool receives_datagrams() noexcept;
+    abi::Sqe datagram_receive(const SocketLink& link) noexcept;
     void finished(Driven& driven) noexcept;
     void deliver(Driven& driven, Buffer&& bytes);
     bool ring_refused(Driven& driven) noexcept;
@@ -166,11 +170,13 @@ private:
         msghdr headers[count];
         iovec vectors[count][vectors_each];
         unsigned used = 0;
+        msghdr datagrams[2][2] = {};  ///< room for the sender's name, and for control data, or not
     };
 
     RingSleeper* ring_sleeper_ = nullptr;  ///< the loop's, which outlives this port
     std::optional<BufferGroup> small_;     ///< the only one when it is incremental
     std::optional<BufferGroup> large_;
+    std::optional<BufferGroup> datagrams_;
     std::unique_ptr<Messages> messages_;
     PinnedSlabs pinned_;
     unsigned references_ = 0;              ///< links that send by reference

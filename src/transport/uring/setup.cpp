@@ -22,6 +22,9 @@ constexpr unsigned driven_per_chunk = 32;
 constexpr std::uint32_t incremental_bytes = 256u << 10, incremental_count = 4;
 constexpr std::uint32_t small_bytes = 4u << 10, small_count = 256;
 constexpr std::uint32_t large_bytes = 64u << 10, large_count = 16;
+/// A datagram, or a train merged by UDP_GRO, has up to 65,527 bytes, and up to 144 before them. Small ones are copied out, and their
+/// blocks are the same few again; pages that nobody touched are not resident.
+constexpr std::uint32_t datagram_bytes = 128u << 10, datagram_count = 32;
 /// At the end of a port: so often the kernel is asked for the last completions, which it has at once but for sends to a device.
 constexpr unsigned last_enters_max = 50;
 constexpr std::int64_t last_enter_ns = 10'000'000;
@@ -289,8 +292,15 @@ void UringPort::finished(Driven& driven) noexcept {
 void UringPort::batch_done() {
     starved_ = !small_->refill();
     if (large_ && large_->is_open()) starved_ |= !large_->refill();
+    if (datagrams_ && datagrams_->is_open()) starved_ |= !datagrams_->refill();
     if (starved_) [[unlikely]] ++counts_.out_of_blocks;
     flushes_before_ = std::exchange(flushes_, 0);
+}
+
+bool UringPort::receives_datagrams() noexcept {
+    if (datagrams_) return datagrams_->is_open();
+    datagrams_.emplace(host.heap(), std::uint16_t(2), datagram_bytes, datagram_count);
+    return datagrams_->open(ring_sleeper_->ring, false).ok();
 }
 
 // -- links -----------------------------------------------------------------------------------------------------
@@ -299,7 +309,7 @@ Result<void> UringPort::watch(SocketLink& link, std::uint32_t) noexcept {
     Driven* const driven = take_driven();
     if (driven == nullptr) return Errc::out_of_memory;
     driven->link = &link;
-    driven->by_bytes = link.flavor == Flavor::tcp;
+    driven->by_bytes = link.flavor == Flavor::tcp || (link.flavor == Flavor::udp && receives_datagrams());
     link.driven = driven;
     if (link.zero_copy != nullptr) {
         if (ring_sleeper_->ring.tier() >= tier_6_6) {

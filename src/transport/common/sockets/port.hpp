@@ -138,6 +138,10 @@ protected:
     void broken_after_end(SocketLink& link) noexcept;
     Flushed send_failed(SocketLink& link, int error) noexcept;
     bool wants_zero_copy(const SocketLink& link, std::size_t bytes) const noexcept;
+    /// A datagram as recvmsg(2) tells of it; `from` counts where the socket is not connected.
+    void deliver_datagram(SocketLink& link, msghdr& header, const SocketAddress& from, Buffer&& bytes);
+    /// Small ones out of the large block they came in; an empty Buffer when they are better left there.
+    Buffer copy_small(std::span<const std::byte> bytes) noexcept;
     /// Some calls by reference may be done: lets go, and tells of it.
     void zero_copy_released(SocketLink& link);
 
