@@ -40,6 +40,9 @@ static_assert(int(cqe_buffer_shift) == IORING_CQE_BUFFER_SHIFT);
 #ifdef IORING_SETUP_NO_SQARRAY
 static_assert(setup_no_sq_array == IORING_SETUP_NO_SQARRAY);
 #endif
+#ifdef IORING_FEAT_MIN_TIMEOUT
+static_assert(feature_min_wait == IORING_FEAT_MIN_TIMEOUT);
+#endif
 #ifdef IORING_CQE_F_BUF_MORE
 static_assert(cqe_buffer_more == IORING_CQE_F_BUF_MORE);
 #endif

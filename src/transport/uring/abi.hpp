@@ -24,6 +24,7 @@ inline constexpr std::uint32_t feature_submit_stable = 1u << 2;
 inline constexpr std::uint32_t feature_fast_poll = 1u << 5;
 inline constexpr std::uint32_t feature_wait_argument = 1u << 8;
 inline constexpr std::uint32_t feature_skip_success = 1u << 11;
+inline constexpr std::uint32_t feature_min_wait = 1u << 15;  // Linux 6.12
 
 inline constexpr std::int64_t map_rings = 0;
 inline constexpr std::int64_t map_entries = 0x10000000;

@@ -20,6 +20,7 @@ inline constexpr Tier tier_most = tier_6_15;
 struct RingOptions {
     Tier tier = tier_most;
     std::uint32_t entries = 256;  ///< of the submission queue; the completion queue has 16 times as many
+    std::uint32_t min_wait_us = 0;  ///< a wait collects completions for so long, unless there are many; where the kernel can (6.12)
 };
 inline constexpr std::uint32_t entries_least = 8;
 inline constexpr std::uint32_t completions_per_entry = 16;
@@ -89,6 +90,7 @@ public:
     Tier tier() const noexcept { return tier_; }
     std::uint32_t entries() const noexcept { return sq_entries_; }
     std::uint64_t system_calls() const noexcept { return system_calls_; }
+    bool has_least_wait() const noexcept { return min_wait_us_ > 0; }
     const RingCounts& counts() const noexcept { return counts_; }
 
 private:
@@ -119,6 +121,7 @@ private:
     std::uint32_t cq_head_ = 0, cq_mask_ = 0;
 
     memory::RingQueue<abi::Sqe, 1> backlog_;
+    std::uint32_t min_wait_us_ = 0;
     std::uint64_t system_calls_ = 0;
     RingCounts counts_;
     void* rings_ = nullptr;

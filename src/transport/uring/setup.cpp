@@ -53,7 +53,7 @@ Error UringPort::open_ring(const Endpoint& endpoint, Diagnostic& why) noexcept {
     if (messages_ == nullptr) messages_.reset(new (std::nothrow) Messages);
     if (made == nullptr || messages_ == nullptr) return Errc::out_of_memory;
     const Tier tier = std::min(Tier(wishes->tier), support().tier);
-    if (const auto opened = made->ring.open({tier, wishes->entries}); !opened) {
+    if (const auto opened = made->ring.open({tier, wishes->entries, std::uint32_t(wishes->min_wait.ns / 1000)}); !opened) {
         std::snprintf(why.text, sizeof why.text, "this loop cannot have a ring: %s (locked memory: ulimit -l; descriptors: ulimit -n)",
                       std::strerror(opened.error().os()));
         return opened.error();

@@ -37,7 +37,7 @@ bool is_uring(const Endpoint& endpoint) noexcept { return endpoint.scheme().star
 /// The flavor's options, and those of who drives the socket.
 template <std::size_t count>
 Result<void> read_with_engine(const Endpoint& endpoint, const OptionSpec (&common)[count], Texts& t, Diagnostic& why) noexcept {
-    OptionSpec specs[count + 3];
+    OptionSpec specs[count + 1 + RingWishes::count];
     std::size_t used = std::size_t(std::copy_n(common, count, specs) - specs);
     const bool uring = is_uring(endpoint);
     if (!uring) specs[used++] = OptionSpec::choice("engine", t.engine, "epoll|uring", "who drives the socket; uring: or epoll, where it is absent");
@@ -181,12 +181,13 @@ unsigned interface_number(const Address& interface) noexcept {
 std::size_t RingWishes::describe(OptionSpec* specs) noexcept {
     specs[0] = OptionSpec::integer("tier", tier, 0, 2, "newest kernel features used, by the loop's first: 0: Linux 6.1, 1: 6.6, 2: 6.15");
     specs[1] = OptionSpec::integer("entries", entries, 8, 4096, "submission queue of the loop's ring, by its first endpoint");
-    return 2;
+    specs[2] = OptionSpec::duration("min_wait", min_wait, 0_s, 1_ms, "a wait of the loop's ring collects completions for so long, by its first endpoint");
+    return count;
 }
 
 Result<RingWishes> RingWishes::read(const Endpoint& endpoint, Diagnostic& why) noexcept {
     RingWishes wishes;
-    OptionSpec specs[2];
+    OptionSpec specs[count];
     wishes.describe(specs);
     for (const OptionSpec& spec : specs) {
         const std::string_view asked = endpoint.option(spec.name);  // checked with the others
