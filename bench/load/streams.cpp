@@ -114,7 +114,8 @@ void run_turns(const Options& options) {
             streams.pump(stream);
         }
         while (waiting > 0 && meter.running(now_ns()))
-            streams.turn(options.spin ? 0 : 100, [&](Stream& stream, std::int64_t now) { waiting -= settle(stream, meter, options.size_bytes, now); });
+            streams.turn(options.spin ? 0 : 100,
+                         [&](Stream& stream, std::int64_t now) { waiting -= settle(stream, meter, options.size_bytes, now); });
     }
     meter.report();
 }

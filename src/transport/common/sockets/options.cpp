@@ -181,7 +181,7 @@ unsigned interface_number(const Address& interface) noexcept {
 std::size_t RingWishes::describe(OptionSpec* specs) noexcept {
     specs[0] = OptionSpec::integer("tier", tier, 0, 2, "newest kernel features used, by the loop's first: 0: Linux 6.1, 1: 6.6, 2: 6.15");
     specs[1] = OptionSpec::integer("entries", entries, 8, 4096, "submission queue of the loop's ring, by its first endpoint");
-    specs[2] = OptionSpec::duration("min_wait", min_wait, 0_s, 1_ms, "a wait of the loop's ring collects completions for so long, by its first endpoint");
+    specs[2] = OptionSpec::duration("min_wait", min_wait, 0_s, 1_ms, "a wait collects completions for so long, by the first endpoint");
     return count;
 }
 
