@@ -2,6 +2,7 @@
 from dataclasses import dataclass, field
 
 CPU, RATE, MB, P50 = "server_cpu_us_per_request", "requests_per_s", "mb_per_s", "p50_us"
+MEMORY = "private_bytes_per_connection"
 HIGHER_IS_BETTER = {RATE, MB}
 
 # Worst ratio evpl/floor that passes. For costs (CPU, latency) it is an upper bound, else a lower one.
@@ -17,6 +18,16 @@ class Server:
     name: str
     program: str            # epoll_echo, udp_echo, uv_echo, asio_echo, uring_echo or evpl
     arguments: tuple = ()
+    scheme: str = ""        # evpl: instead of what the command line says
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row against the best of others; against none, the figure itself."""
+    server: str
+    against: tuple
+    metric: str
+    bar: float
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Cell:
     udp: bool = False
     seconds: float = 0      # at least this long per run
     rounds: int = 0         # instead of --rounds
+    claims: tuple = ()
 
 
 def tcp_servers(wait):
@@ -38,6 +50,21 @@ def tcp_servers(wait):
             [Server("evpl", "evpl", ("--mode", "event")), Server("evpl-hybrid", "evpl", ("--mode", "hybrid"))])
     return (Server("floor-A", "epoll_echo", spin), *evpl, Server("floor-B", "epoll_echo", spin),
             Server("libuv", "uv_echo", spin), Server("asio", "asio_echo", spin), Server("liburing", "uring_echo", spin))
+
+
+def uring_servers(wait):
+    """Both of our engines, and both by hand, in one round."""
+    spin = ("--spin",) if wait == "spin" else ()
+    mode = ("--mode", "poll" if wait == "spin" else "event")
+    return (Server("floor-A", "epoll_echo", spin), Server("uring", "evpl", mode, "uring"), Server("epoll", "evpl", mode, "tcp"),
+            Server("liburing", "uring_echo", spin), Server("floor-B", "epoll_echo", spin))
+
+
+def uring(name, wait, load, metric, bar, shown=(RATE, P50, "p99_us", CPU, "server_cpu_percent")):
+    """io_uring against epoll, ours or by hand, whichever is better there, and against liburing by hand."""
+    claims = (Claim("uring", ("floor-A", "floor-B", "epoll"), metric, bar),
+              Claim("uring", ("liburing",), metric, 0.97 if metric in HIGHER_IS_BETTER else 1 / 0.97))
+    return Cell(f"uring-{name}", wait, load, uring_servers(wait), {}, shown, claims=claims)
 
 
 def udp_servers(wait, gso):
@@ -103,5 +130,20 @@ def all_cells():
     cells.append(interface("echo-co-64x64", "evpl_echo_co", 64, CO_BARS))
     cells.append(interface("echo-co-1x64", "evpl_echo_co", 1, CO_BARS))
     cells.append(hold("idle-1000", 1000, 10, ("server_cpu_percent", "server_voluntary_switches")))
-    cells.append(hold("memory-5000", 5000, 0.5, ("private_bytes_per_connection", "rss_bytes_per_connection")))
+    cells.append(hold("memory-5000", 5000, 0.5, (MEMORY, "rss_bytes_per_connection")))
+    return cells + uring_cells()
+
+
+def uring_cells():
+    closed = lambda connections: ("closed", "--connections", connections, "--size", 64)
+    cells = [
+        uring("open-64x64", "sleep", ("open", "--connections", 64, "--size", 64, "--rate", 45000, "--poisson"), CPU, 0.95),
+        uring("64x64", "sleep", closed(64), CPU, 1.03),
+        uring("1x64", "sleep", closed(1), P50, 1.05),
+        uring("1x64", "spin", closed(1), P50, 1.05),
+        uring("stream-8x65536", "sleep", ("stream", "--connections", 8, "--size", 65536), MB, 0.95, (MB, CPU, "server_cpu_percent")),
+        uring("turns-1000x64", "sleep", ("turns", "--connections", 1000, "--size", 64, "--active", 10), CPU, 1.0),
+    ]
+    cells.append(Cell("uring-memory-5000", "sleep", ("hold", "--connections", 5000), uring_servers("sleep"), {}, (MEMORY, "rss_bytes_per_connection"),
+                      seconds=0.5, rounds=3, claims=(Claim("uring", (), MEMORY, 2048),)))
     return cells

@@ -142,7 +142,7 @@ def measure(cell, options, paths):
             continue
         number += 1
         both_floors = {"floor-A", "floor-B"} <= {s.name for s in servers}
-        if number == rounds and both_floors and cell.bars and not report.steady(cell, runs) and rounds < options.max_rounds:
+        if number == rounds and both_floors and (cell.bars or cell.claims) and not report.steady(cell, runs) and rounds < options.max_rounds:
             rounds += 1
     result = {"name": cell.name, "wait": cell.wait, "rounds": number, "runs": runs, "failures": failures}
     result["verdicts"] = report.judge(cell, runs)

@@ -78,7 +78,7 @@ def server_command(server, cell_udp, paths):
     port = next(_ports)
     if server.program != "evpl":
         return [str(paths["bin"] / server.program), "--port", str(port), *server.arguments]
-    scheme = paths["udp_scheme"] if cell_udp else paths["tcp_scheme"]
+    scheme = server.scheme or (paths["udp_scheme"] if cell_udp else paths["tcp_scheme"])
     options = "?" + paths["url_options"] if paths["url_options"] else ""
     return [str(paths["evpl"]), "echo", "--listen", f"{scheme}://127.0.0.1:{port}{options}", "--threads", "1", *server.arguments]
 

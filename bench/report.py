@@ -39,7 +39,8 @@ def aa_ratio(runs, metric):
 
 def steady(cell, runs):
     """Whether floor A and floor B agree on every judged metric."""
-    return all(aa is not None and abs(aa - 1) <= AA_TOLERANCE for aa in (aa_ratio(runs, metric) for metric in cell.bars))
+    judged = {*cell.bars, *(claim.metric for claim in cell.claims if claim.against)}
+    return all(aa is not None and abs(aa - 1) <= AA_TOLERANCE for aa in (aa_ratio(runs, metric) for metric in judged))
 
 
 def clears(metric, value, bar):
@@ -69,7 +70,23 @@ def judge(cell, runs):
             aa = aa_ratio(runs, metric)
             verdicts.append({"server": server, "metric": metric, "ratio": against, "bar": bar, "aa": aa,
                              "verdict": verdict_on(metric, against, bar, aa)})
-    return verdicts + judge_peers(cell, runs)
+    return verdicts + judge_claims(cell, runs) + judge_peers(cell, runs)
+
+
+def judge_claims(cell, runs):
+    """Rows against the best of others in each round."""
+    verdicts = []
+    for claim in cell.claims:
+        best = max if claim.metric in HIGHER_IS_BETTER else min
+        own = values(runs, claim.server, claim.metric)
+        others = [values(runs, name, claim.metric) for name in claim.against]
+        if not own or not all(others):
+            continue
+        to = ratio(own, [best(each) for each in zip(*others)]) if others else median(own)
+        aa = aa_ratio(runs, claim.metric) or 1
+        verdicts.append({"server": f"{claim.server} to {', '.join(claim.against) or 'the bar'}", "metric": claim.metric, "ratio": to,
+                         "bar": claim.bar, "aa": aa, "verdict": verdict_on(claim.metric, to, claim.bar, aa)})
+    return verdicts
 
 
 def judge_peers(cell, runs):

@@ -31,6 +31,8 @@ int main(int argc, char** argv) {
     if (options.pin_cpu >= 0) pin_to(options.pin_cpu);
     if (options.mode == "closed")
         load::run_closed(options);
+    else if (options.mode == "turns")
+        load::run_turns(options);
     else if (options.mode == "open")
         load::run_open(options);
     else if (options.mode == "stream")

@@ -13,6 +13,7 @@ constexpr const char* usage_text =
     R"(usage: load MODE --target HOST:PORT [options]
 modes
   closed    C connections, D requests of S bytes in flight on each; latency per request
+  turns     A of C connections ask at once; when all are answered, the next A ask
   open      a request every --gap-us, whatever the server does; latency from the intended time
   stream    C connections pump S-byte blocks both ways, --window bytes in flight on each
   connect   connect, one echo, close, over and over; C at a time
@@ -21,6 +22,7 @@ modes
 options
   --connections C (1)   --size S (64)       --depth D (1)        --window BYTES (1048576)
   --gap-us US (1000)    --rate PER_S        --poisson            --requests N (closed: stop after N)
+  --active A (10)
   --seconds T (1)       --warmup T (0.2)    --pin CPU            --spin
   --server-pid PID      --linger0           --gso                --json
 )";
@@ -42,7 +44,7 @@ sockaddr_in parse_target(const std::string& text) {
 }
 
 bool known_mode(std::string_view mode) {
-    for (std::string_view one : {"closed", "open", "stream", "connect", "udp", "hold"})
+    for (std::string_view one : {"closed", "turns", "open", "stream", "connect", "udp", "hold"})
         if (mode == one) return true;
     return false;
 }
@@ -54,6 +56,7 @@ void check(const Options& o) {
         usage("counts, sizes and times are greater than zero");
     if (o.mode == "udp" && (o.size_bytes < 8 || o.size_bytes > 1472)) usage("udp: --size is 8 to 1472");
     if (o.mode == "stream" && o.window_bytes < o.size_bytes) usage("stream: --window is at least --size");
+    if (o.mode == "turns" && (o.active == 0 || o.active > o.connections)) usage("turns: --active is 1 to --connections");
     if (o.requests && o.mode != "closed") usage("--requests goes with closed");
 }
 
@@ -77,6 +80,8 @@ Options parse_options(int argc, char** argv) {
             o.size_bytes = std::uint32_t(std::atoi(value()));
         else if (name == "--depth")
             o.depth = unsigned(std::atoi(value()));
+        else if (name == "--active")
+            o.active = unsigned(std::atoi(value()));
         else if (name == "--window")
             o.window_bytes = std::strtoull(value(), nullptr, 10);
         else if (name == "--gap-us")

@@ -14,6 +14,7 @@ struct Options {
     unsigned connections = 1;
     std::uint32_t size_bytes = 64;
     unsigned depth = 1;                     // requests in flight per connection (closed, udp)
+    unsigned active = 10;                   // connections that ask at once (turns)
     std::uint64_t window_bytes = 1u << 20;  // bytes in flight per connection (stream)
     double gap_us = 1000;                   // between two requests over all connections (open)
     bool poisson = false;                   // exponential gaps instead of equal ones (open)

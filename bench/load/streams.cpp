@@ -102,6 +102,24 @@ void run_closed(const Options& options) {
     meter.report();
 }
 
+void run_turns(const Options& options) {
+    Streams streams(options);
+    Meter meter(options);
+    std::size_t next = 0;
+    unsigned waiting = 0;
+    while (meter.running(now_ns())) {
+        for (; waiting < options.active; ++waiting) {
+            Stream& stream = streams[next++ % options.connections];
+            begin_requests(stream, 1, options.size_bytes, now_ns());
+            streams.pump(stream);
+        }
+        while (waiting > 0 && meter.running(now_ns()))
+            streams.turn(options.spin ? 0 : 100,
+                         [&](Stream& stream, std::int64_t now) { waiting -= settle(stream, meter, options.size_bytes, now); });
+    }
+    meter.report();
+}
+
 void run_open(const Options& options) {
     Streams streams(options);
     Meter meter(options);

@@ -57,6 +57,7 @@ private:
 
 /// The modes over Streams; each returns when the window is over and has been reported.
 void run_closed(const Options& options);
+void run_turns(const Options& options);
 void run_open(const Options& options);
 void run_stream(const Options& options);
 void run_connect(const Options& options);

@@ -6,7 +6,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,10 +14,7 @@
 namespace {
 constexpr unsigned buffer_bytes = 16 << 10, buffers = 512;
 enum Kind : unsigned long { k_accept, k_receive, k_send };
-struct Piece {
-    unsigned short buffer;
-    unsigned at, end;
-};
+struct Piece { unsigned short buffer; unsigned at, end; };
 struct Peer {
     int fd;
     std::deque<Piece> unsent;  // the first one is being sent
@@ -28,39 +24,29 @@ io_uring ring;
 io_uring_buf_ring* provided;
 char* memory;
 
-io_uring_sqe* next(void* of, Kind kind) {
+io_uring_sqe* next(void* of, Kind kind, int operation, int fd, const void* address, unsigned length) {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring);
     if (!sqe) io_uring_submit(&ring), sqe = io_uring_get_sqe(&ring);
+    io_uring_prep_rw(operation, sqe, fd, address, length, 0);
     io_uring_sqe_set_data64(sqe, reinterpret_cast<unsigned long>(of) | kind);
     return sqe;
-}
-template <class Prepare>
-void put(void* of, Kind kind, Prepare prepare) {
-    io_uring_sqe* sqe = next(of, kind);
-    const auto data = sqe->user_data;
-    prepare(sqe);
-    sqe->user_data = data;
 }
 void give_back(unsigned short id) {
     io_uring_buf_ring_add(provided, memory + size_t(id) * buffer_bytes, buffer_bytes, id, io_uring_buf_ring_mask(buffers), 0);
     io_uring_buf_ring_advance(provided, 1);
 }
-void accept_all(int listener) {
-    put(nullptr, k_accept, [=](io_uring_sqe* s) { io_uring_prep_multishot_accept(s, listener, nullptr, nullptr, 0); });
-}
+void accept_all(int listener) { next(nullptr, k_accept, IORING_OP_ACCEPT, listener, nullptr, 0)->ioprio = IORING_ACCEPT_MULTISHOT; }
 void receive(Peer& peer) {
     peer.receiving = true;
-    put(&peer, k_receive, [&](io_uring_sqe* s) {
-        io_uring_prep_recv_multishot(s, peer.fd, nullptr, 0, 0);
-        s->flags |= IOSQE_BUFFER_SELECT;
-    });
+    io_uring_sqe* const sqe = next(&peer, k_receive, IORING_OP_RECV, peer.fd, nullptr, 0);
+    sqe->ioprio = IORING_RECV_MULTISHOT;
+    sqe->flags = IOSQE_BUFFER_SELECT;
 }
 void send_first(Peer& peer) {
     const Piece& piece = peer.unsent.front();
+    const char* bytes = memory + size_t(piece.buffer) * buffer_bytes + piece.at;
     peer.sending = true;
-    put(&peer, k_send, [&](io_uring_sqe* s) {
-        io_uring_prep_send(s, peer.fd, memory + size_t(piece.buffer) * buffer_bytes + piece.at, piece.end - piece.at, MSG_NOSIGNAL);
-    });
+    next(&peer, k_send, IORING_OP_SEND, peer.fd, bytes, piece.end - piece.at)->msg_flags = MSG_NOSIGNAL;
 }
 void close_if_over(Peer& peer) {
     if (!peer.over || peer.sending || peer.receiving) return;
@@ -70,13 +56,9 @@ void close_if_over(Peer& peer) {
 }
 void received(Peer& peer, const io_uring_cqe& cqe) {
     peer.receiving = cqe.flags & IORING_CQE_F_MORE;
-    if (cqe.res > 0) {
-        peer.unsent.push_back({static_cast<unsigned short>(cqe.flags >> IORING_CQE_BUFFER_SHIFT), 0, unsigned(cqe.res)});
-        if (!peer.sending && !peer.over) send_first(peer);
-    } else if (cqe.res != -ENOBUFS) {
-        peer.over = true;
-        if (peer.receiving) shutdown(peer.fd, SHUT_RDWR);
-    }
+    peer.over |= cqe.res <= 0 && cqe.res != -ENOBUFS;
+    if (cqe.res > 0) peer.unsent.push_back({static_cast<unsigned short>(cqe.flags >> IORING_CQE_BUFFER_SHIFT), 0, unsigned(cqe.res)});
+    if (!peer.unsent.empty() && !peer.sending && !peer.over) send_first(peer);
     if (!peer.receiving && !peer.over) receive(peer);
     close_if_over(peer);
 }
@@ -93,10 +75,8 @@ int listen_on(int port) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // accepted sockets inherit this
     setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);   // and this
     sockaddr_in where{AF_INET, htons(uint16_t(port)), {htonl(INADDR_LOOPBACK)}, {}};
-    socklen_t size = sizeof where;
-    if (bind(fd, reinterpret_cast<sockaddr*>(&where), size) || listen(fd, 4096)) return perror("listen"), exit(1), -1;
-    getsockname(fd, reinterpret_cast<sockaddr*>(&where), &size);
-    printf("listening on tcp://127.0.0.1:%d\n", ntohs(where.sin_port)), fflush(stdout);
+    if (bind(fd, reinterpret_cast<sockaddr*>(&where), sizeof where) || listen(fd, 4096)) return perror("listen"), exit(1), -1;
+    printf("listening on tcp://127.0.0.1:%d\n", port), fflush(stdout);
     return fd;
 }
 }  // namespace
@@ -105,7 +85,7 @@ int main(int argc, char** argv) {
     int port = 0;
     bool spin = false;
     for (int i = 1; i < argc; ++i) {
-        if (!strcmp(argv[i], "--spin")) spin = true;
+        spin |= !strcmp(argv[i], "--spin");
         if (!strcmp(argv[i], "--port") && i + 1 < argc) port = atoi(argv[++i]);
     }
     io_uring_params params{};
@@ -129,14 +109,11 @@ int main(int argc, char** argv) {
         io_uring_for_each_cqe(&ring, head, cqe) {
             ++count;
             Peer* peer = reinterpret_cast<Peer*>(cqe->user_data & ~7ul);
-            if ((cqe->user_data & 7) == k_accept) {
-                if (cqe->res >= 0) receive(*new Peer{cqe->res, {}});
-                if (!(cqe->flags & IORING_CQE_F_MORE)) accept_all(listener);
-            } else if ((cqe->user_data & 7) == k_receive) {
-                received(*peer, *cqe);
-            } else {
-                sent(*peer, cqe->res);
-            }
+            const auto kind = cqe->user_data & 7;
+            if (kind == k_receive) received(*peer, *cqe);
+            if (kind == k_send) sent(*peer, cqe->res);
+            if (kind == k_accept && cqe->res >= 0) receive(*new Peer{cqe->res, {}});
+            if (kind == k_accept && !(cqe->flags & IORING_CQE_F_MORE)) accept_all(listener);
         }
         io_uring_cq_advance(&ring, count);
     }

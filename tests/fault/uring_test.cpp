@@ -4,8 +4,10 @@
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <thread>
 
@@ -214,6 +216,62 @@ TEST_F(UringTest, TellsAForkedChildAndSparesTheParent) {
     client.get()->send("from the parent");
     EXPECT_TRUE(world.until([&] { return server.received == "from the parent"; })) << server.received;
     EXPECT_EQ(server.closes + client.closes, 0);
+}
+
+/// crowd PORT COUNT: COUNT connections at once, one message and its echo on each; holds them until it is told to end.
+int crowd_main(const std::vector<std::string>& arguments) {
+    const auto port = std::uint16_t(std::stoul(arguments[0]));
+    const std::size_t count = std::stoul(arguments[1]);
+    rlimit limit{};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    std::vector<Fd> clients;
+    while (clients.size() < count) {
+        clients.push_back(plain_dial(port));
+        if (!clients.back() || ::send(clients.back().get(), &count, sizeof count, 0) != sizeof count) return 1;
+    }
+    std::printf("connected\n");
+    for (const Fd& client : clients) {
+        std::size_t echo = 0;
+        if (::recv(client.get(), &echo, sizeof echo, MSG_WAITALL) != sizeof echo || echo != count) return 1;
+    }
+    std::printf("echoed\n");
+    char word = 0;
+    while (::read(0, &word, 1) > 0) {}
+    return 0;
+}
+const RegisterHelper crowd("crowd", &crowd_main);
+
+// Goal: very many connections at once, from two processes; each is answered, and each ends.
+TEST_F(UringTest, ServesACrowdFromTwoProcesses) {
+    constexpr std::size_t wanted = sanitized ? 1500 : 15'000, spare = 200;
+    rlimit before{};
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    if (before.rlim_max < 1000) GTEST_SKIP() << "no more than " << before.rlim_max << " descriptors here (ulimit -Hn)";
+    const std::size_t many = std::min<std::size_t>(wanted, before.rlim_max - spare);
+    const rlimit raised{std::max<rlim_t>(before.rlim_cur, many + spare), before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &raised), 0);
+    struct Echo {
+        std::size_t& open;
+        void on_open(Connection&) { ++open; }
+        void on_recv(Connection& c) { c.send(c.recv(SIZE_MAX)); }
+        void on_close(Connection&, Error) { --open; }
+    };
+    std::size_t open = 0;
+    {
+        World world{uring_row, World::quiet(), World::Check::by_caller};
+        ASSERT_NE(world.listen([&](Connection&) { return Echo{open}; }), nullptr);
+        const std::string port = world.where().substr(world.where().rfind(':') + 1);
+        Child clients[2];
+        for (Child& child : clients) ASSERT_TRUE(child.start_helper("crowd", {port, std::to_string(many / 2)}));
+        EXPECT_TRUE(world.until([&] { return clients[0].has_said("echoed") && clients[1].has_said("echoed"); }, 60_s));
+        EXPECT_EQ(open, many / 2 * 2);
+        EXPECT_EQ(world.loop().metrics().connections_open, many / 2 * 2);
+        for (Child& child : clients) child.close_input();
+        EXPECT_TRUE(world.until([&] { return open == 0; }, 60_s));
+    }
+    setrlimit(RLIMIT_NOFILE, &before);
 }
 
 // Goal: an idle connection holds no receive buffer.

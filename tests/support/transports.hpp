@@ -43,6 +43,7 @@ inline constexpr std::array rows{
     Row{"uring6", "uring", "uring://[::1]:0", Kind::stream},
     Row{"uring_linux_6_1", "uring", "uring://127.0.0.1:0?tier=0", Kind::stream},
     Row{"uring_small", "uring", "uring://127.0.0.1:0?tier=1&entries=8", Kind::stream},
+    Row{"uring_zero_copy", "uring", "uring://127.0.0.1:0?zerocopy=true", Kind::stream},
     Row{"uring_unix", "uring-unix", "uring-unix://%/#.sock", Kind::stream},
     Row{"uring_unix_msg", "uring-unix", "uring-unix://%/#.sock?mode=msg", Kind::message},
     Row{"xlio", "xlio", "xlio://127.0.0.1:0", Kind::stream},

@@ -3,7 +3,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <set>
 #include <thread>
 
@@ -100,6 +102,28 @@ TEST_F(RingTest, WaitsNoLongerThanAsked) {
     Ring ring;
     ASSERT_TRUE(ring.open({tier_most, 8}).ok());
     EXPECT_EQ(ring.enter(1, 1'000'000), ETIME);
+}
+
+// Goal: a ring that is asked to collects completions for a while before it wakes, but not beyond a batch of them.
+TEST_F(RingTest, CollectsCompletionsForItsLeastWait) {
+    constexpr std::int64_t least_us = 30'000, least_ns = least_us * 1000;
+    Ring ring;
+    ASSERT_TRUE(ring.open({tier_most, 64, std::uint32_t(least_us)}).ok());
+    if (!ring.has_least_wait()) GTEST_SKIP() << "this kernel has no least wait (Linux 6.12)";
+    const auto nanoseconds_for = [&](int operations) {
+        for (int i = 0; i < operations; ++i) EXPECT_TRUE(ring.put(idle(7)));
+        const auto began = std::chrono::steady_clock::now();
+        EXPECT_EQ(ring.enter(1, 60'000'000'000), 0);
+        const auto took = std::chrono::steady_clock::now() - began;
+        abi::Cqe done;
+        while (ring.take(done)) --operations;
+        EXPECT_EQ(operations, 0);
+        return std::chrono::duration_cast<std::chrono::nanoseconds>(took).count();
+    };
+    EXPECT_GE(nanoseconds_for(1), least_ns);
+    std::int64_t fastest = INT64_MAX;
+    for (int i = 0; i < 5; ++i) fastest = std::min(fastest, nanoseconds_for(40));
+    EXPECT_LT(fastest, least_ns) << "a batch is enough";
 }
 
 // Goal: the thread that entered first has the ring; another one is told, and breaks nothing.

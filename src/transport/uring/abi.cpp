@@ -18,7 +18,8 @@ static_assert(map_rings == IORING_OFF_SQ_RING && map_entries == IORING_OFF_SQES)
 static_assert(enter_get_events == IORING_ENTER_GETEVENTS && enter_extended == IORING_ENTER_EXT_ARG);
 static_assert(enter_registered_ring == IORING_ENTER_REGISTERED_RING);
 static_assert(sq_cq_overflow == IORING_SQ_CQ_OVERFLOW && sq_taskrun == IORING_SQ_TASKRUN);
-static_assert(unsigned(register_buffers) == IORING_REGISTER_BUFFERS && unsigned(register_probe) == IORING_REGISTER_PROBE);
+static_assert(unsigned(register_buffers) == IORING_REGISTER_BUFFERS2 && unsigned(register_buffers_update) == IORING_REGISTER_BUFFERS_UPDATE);
+static_assert( unsigned(register_probe) == IORING_REGISTER_PROBE);
 static_assert(unsigned(register_enable) == IORING_REGISTER_ENABLE_RINGS && unsigned(register_ring_descriptors) == IORING_REGISTER_RING_FDS);
 static_assert(unsigned(unregister_ring_descriptors) == IORING_UNREGISTER_RING_FDS);
 static_assert(unsigned(register_buffer_ring) == IORING_REGISTER_PBUF_RING && unsigned(unregister_buffer_ring) == IORING_UNREGISTER_PBUF_RING);
@@ -31,12 +32,16 @@ static_assert(int(op_async_cancel) == IORING_OP_ASYNC_CANCEL && int(op_send) == 
 static_assert(int(op_send_zero_copy) == IORING_OP_SEND_ZC && int(op_send_message_zero_copy) == IORING_OP_SENDMSG_ZC);
 static_assert(sqe_buffer_select == IOSQE_BUFFER_SELECT);
 static_assert(receive_poll_first == IORING_RECVSEND_POLL_FIRST && receive_multishot == IORING_RECV_MULTISHOT);
+static_assert(send_registered == IORING_RECVSEND_FIXED_BUF && buffers_sparse == IORING_RSRC_REGISTER_SPARSE);
 static_assert(accept_multishot == IORING_ACCEPT_MULTISHOT);
 static_assert(cqe_buffer == IORING_CQE_F_BUFFER && cqe_more == IORING_CQE_F_MORE && cqe_notification == IORING_CQE_F_NOTIF);
 static_assert(int(cqe_buffer_shift) == IORING_CQE_BUFFER_SHIFT);
 // Later kernels' headers have these as macros; 6.1 has not.
 #ifdef IORING_SETUP_NO_SQARRAY
 static_assert(setup_no_sq_array == IORING_SETUP_NO_SQARRAY);
+#endif
+#ifdef IORING_FEAT_MIN_TIMEOUT
+static_assert(feature_min_wait == IORING_FEAT_MIN_TIMEOUT);
 #endif
 #ifdef IORING_CQE_F_BUF_MORE
 static_assert(cqe_buffer_more == IORING_CQE_F_BUF_MORE);
@@ -54,6 +59,8 @@ static_assert(offsetof(CqOffsets, overflow) == offsetof(io_cqring_offsets, overf
 static_assert(sizeof(WaitArgument) == sizeof(io_uring_getevents_arg));
 static_assert(offsetof(WaitArgument, timeout) == offsetof(io_uring_getevents_arg, ts));
 static_assert(sizeof(BufferRingArgument) == sizeof(io_uring_buf_reg) && offsetof(BufferRingArgument, group) == offsetof(io_uring_buf_reg, bgid));
+static_assert(sizeof(BuffersArgument) == sizeof(io_uring_rsrc_register) && offsetof(BuffersArgument, data) == offsetof(io_uring_rsrc_register, data));
+static_assert(sizeof(BuffersUpdate) == sizeof(io_uring_rsrc_update2) && offsetof(BuffersUpdate, count) == offsetof(io_uring_rsrc_update2, nr));
 static_assert(sizeof(ProvidedBuffer) == sizeof(io_uring_buf) && offsetof(ProvidedBuffer, tail) == offsetof(io_uring_buf_ring, tail));
 static_assert(sizeof(SyncCancel) == sizeof(io_uring_sync_cancel_reg));
 static_assert(offsetof(SyncCancel, timeout_s) == offsetof(io_uring_sync_cancel_reg, timeout));

@@ -24,6 +24,7 @@ inline constexpr std::uint32_t feature_submit_stable = 1u << 2;
 inline constexpr std::uint32_t feature_fast_poll = 1u << 5;
 inline constexpr std::uint32_t feature_wait_argument = 1u << 8;
 inline constexpr std::uint32_t feature_skip_success = 1u << 11;
+inline constexpr std::uint32_t feature_min_wait = 1u << 15;  // Linux 6.12
 
 inline constexpr std::int64_t map_rings = 0;
 inline constexpr std::int64_t map_entries = 0x10000000;
@@ -58,14 +59,30 @@ struct WaitArgument {
 
 // -- io_uring_register
 enum Register : unsigned {
-    register_buffers = 0,
     register_probe = 8,
     register_enable = 12,
+    register_buffers = 15,
+    register_buffers_update = 16,
     register_ring_descriptors = 20,
     unregister_ring_descriptors = 21,
     register_buffer_ring = 22,
     unregister_buffer_ring = 23,
     register_sync_cancel = 24
+};
+
+struct BuffersArgument {
+    std::uint32_t count;
+    std::uint32_t flags;
+    std::uint64_t reserved, data, tags;
+};
+inline constexpr std::uint32_t buffers_sparse = 1u << 0;
+
+struct BuffersUpdate {
+    std::uint32_t offset;
+    std::uint32_t reserved;
+    std::uint64_t data, tags;
+    std::uint32_t count;
+    std::uint32_t reserved2;
 };
 
 struct BufferRingArgument {
@@ -132,7 +149,8 @@ enum Operation : std::uint8_t {
 inline constexpr std::uint8_t sqe_buffer_select = 1u << 5;
 inline constexpr std::uint16_t receive_poll_first = 1u << 0;
 inline constexpr std::uint16_t receive_multishot = 1u << 1;
-inline constexpr std::uint16_t send_report_usage = 1u << 3;
+inline constexpr std::uint16_t send_registered = 1u << 2;
+inline constexpr std::uint16_t send_report_usage = 1u << 3;  // Linux 6.2
 inline constexpr std::uint16_t accept_multishot = 1u << 0;
 inline constexpr std::uint32_t notification_copied = 1u << 31;
 
@@ -146,7 +164,7 @@ struct Sqe {
     std::uint32_t length = 0;
     std::uint32_t operation_flags = 0;
     std::uint64_t user_data = 0;
-    std::uint16_t buffer_group = 0;
+    std::uint16_t buffer_group = 0;  ///< or the number of a registered buffer
     std::uint16_t personality = 0;
     std::uint32_t file_index = 0;
     std::uint64_t address3 = 0;

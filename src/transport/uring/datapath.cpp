@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "transport/common/sockets/datagram.hpp"
+#include "transport/common/sockets/zero_copy.hpp"
 #include "transport/uring/port.hpp"
 
 namespace evpl::transport::uring {
@@ -28,16 +30,22 @@ void UringPort::arm_receive(Driven& driven) noexcept {
     if (starved_) return owe(link, SocketLink::owe_retry);  // the bytes wait in the kernel
     if (driven.large && !large_->is_open() && !large_->open(ring_sleeper_->ring, false)) driven.large = false;
     abi::Sqe receive;
-    receive.operation = abi::op_receive;
+    if (link.flavor == Flavor::udp) receive = datagram_receive(link);
+    else receive.operation = abi::op_receive, receive.buffer_group = driven.large ? large_->number() : small_->number();
     receive.flags = abi::sqe_buffer_select;
     receive.priority = abi::receive_multishot;
-    receive.buffer_group = driven.large ? large_->number() : small_->number();
     driven.receive = {submit(driven, k_receive, receive), false};
 }
 
 std::uint32_t UringPort::received(Driven& driven, const abi::Cqe& done) {
     SocketLink& link = *driven.link;
+    if (link.flavor == Flavor::udp) return received_datagram(driven, done);
     Buffer bytes = (driven.large ? *large_ : *small_).take(done);
+    counts_.starved += done.result == -ENOBUFS;
+    if (done.result > 0) {
+        counts_.late += link.receive_paused;
+        counts_.ended_by_themselves += !driven.receive.out;
+    }
     if (driven.changes_group && !driven.receive.out) {
         driven.changes_group = false;
         driven.large = !driven.large;
@@ -86,13 +94,16 @@ void UringPort::choose_group(Driven& driven, std::uint32_t bytes) noexcept {
     if (driven.misfits < misfits_max) return;
     driven.misfits = 0;
     driven.changes_group = true;
-    cancel(&driven, k_receive, driven.receive);
+    cancel(name_of_operation(&driven, k_receive), driven.receive);
 }
 
 void UringPort::read_again(SocketLink& link) {
     if (link.driven == nullptr || !link.driven->by_bytes) return SocketPort::read_again(link);
     Driven& driven = *link.driven;
-    while (!driven.early.empty() && !link.receive_paused && link.state == SocketLink::State::open) link.sink->delivered(driven.early.pop(), {});
+    while (!driven.early.empty() && !link.receive_paused && link.state == SocketLink::State::open) {
+        if (link.flavor == Flavor::udp) deliver_message(link, driven.early.pop());
+        else link.sink->delivered(driven.early.pop(), {});
+    }
     if (link.receive_paused || link.state != SocketLink::State::open) return;
     if (driven.early_end) {
         end_of_stream(link);
@@ -107,7 +118,75 @@ void UringPort::read_again(SocketLink& link) {
 void UringPort::pause(Link& base) {
     auto& link = static_cast<SocketLink&>(base);
     link.receive_paused = true;
-    if (link.driven != nullptr && link.driven->by_bytes) cancel(link.driven, k_receive, link.driven->receive);
+    if (link.driven != nullptr && link.driven->by_bytes) cancel(name_of_operation(link.driven, k_receive), link.driven->receive);
+}
+
+// -- datagrams -------------------------------------------------------------------------------------------------
+
+namespace {
+
+/// What the kernel puts before a datagram: its own header, the sender's name in room for either family, control data.
+constexpr std::uint32_t name_room = 32;
+static_assert(name_room >= sizeof(sockaddr_in6) && (sizeof(abi::ReceivedMessage) + name_room) % alignof(cmsghdr) == 0);
+
+std::uint32_t name_bytes(const SocketLink& link) noexcept { return link.datagram->connected ? 0 : name_room; }
+std::uint32_t bytes_before_payload(const SocketLink& link) noexcept {
+    return std::uint32_t(sizeof(abi::ReceivedMessage)) + name_bytes(link) + link.datagram->control_bytes;
+}
+
+}  // namespace
+
+abi::Sqe UringPort::datagram_receive(const SocketLink& link) noexcept {
+    msghdr& header = messages_->datagrams[link.datagram->connected][link.datagram->control_bytes > 0];
+    header.msg_namelen = name_bytes(link);
+    header.msg_controllen = link.datagram->control_bytes;
+    abi::Sqe receive;
+    receive.operation = abi::op_receive_message;
+    receive.address = reinterpret_cast<std::uintptr_t>(&header);
+    receive.length = 1;
+    receive.buffer_group = datagrams_->number();
+    return receive;
+}
+
+std::uint32_t UringPort::received_datagram(Driven& driven, const abi::Cqe& done) {
+    SocketLink& link = *driven.link;
+    Buffer raw = datagrams_->take(done);
+    const std::uint32_t size = raw.size();
+    if (link.state == SocketLink::State::closed) return 0;
+    if ((link.owed & SocketLink::owe_open) != 0) {  // it came before our own poll
+        link.owed &= std::uint8_t(~SocketLink::owe_open);
+        link.sink->opened();
+    }
+    if (raw) {
+        counts_.late += link.receive_paused;
+        counts_.ended_by_themselves += !driven.receive.out;
+        if (!link.receive_paused && driven.early.empty()) deliver_message(link, std::move(raw));
+        else (void)driven.early.push(std::move(raw));  // without memory it is lost, as datagrams may be
+    } else if (done.result == -ENOMEM) {
+        owe(link, SocketLink::owe_retry);
+    } else if (done.result != -ENOBUFS && done.result != -ECANCELED && done.result != -EINTR && done.result != -EAGAIN) {
+        link.sink->send_failed(Error::from_errno(-done.result, Step::send));  // ICMP tells of an earlier one
+    }
+    counts_.starved += done.result == -ENOBUFS;
+    if (!driven.receive.out && (link.owed & SocketLink::owe_retry) == 0) arm_receive(driven);
+    return size + socket::datagram_cost_bytes;
+}
+
+void UringPort::deliver_message(SocketLink& link, Buffer&& raw) {
+    abi::ReceivedMessage head;
+    __builtin_memcpy(&head, raw.data(), sizeof head);
+    std::byte* const name = raw.data() + sizeof head;
+    socket::SocketAddress from;
+    from.size = socklen_t(std::min<std::uint32_t>(head.name_bytes, name_bytes(link)));
+    __builtin_memcpy(&from.storage, name, from.size);
+    msghdr header{};
+    header.msg_control = name + name_bytes(link);
+    header.msg_controllen = std::min<std::uint32_t>(head.control_bytes, link.datagram->control_bytes);
+    header.msg_flags = int(head.flags);
+    raw.drop_front(bytes_before_payload(link));
+    Buffer bytes = copy_small(raw.bytes());
+    // The large block stays whole while `bytes` is delivered: `header` points into it.
+    deliver_datagram(link, header, from, bytes ? std::move(bytes) : raw.share());
 }
 
 // Multishot poll tells of edges, as EPOLLET does, and so the link reads until the socket has no more.
@@ -145,7 +224,7 @@ void UringPort::hung_up(Driven& driven, const abi::Cqe& done) {
 Flushed UringPort::flush(Link& base) {
     auto& link = static_cast<SocketLink&>(base);
     if (link.driven == nullptr || link.state != SocketLink::State::open || link.blocked) return Flushed::blocked;
-    if (link.driven->by_bytes) return send_stream(link);
+    if (link.flavor == Flavor::tcp) return send_stream(link);
     const Flushed flushed = SocketPort::flush(link);
     if (link.blocked && link.state == SocketLink::State::open && (link.owed & SocketLink::owe_retry) == 0) ask_for_room(link, true);
     return flushed;
@@ -156,7 +235,7 @@ Flushed UringPort::send_stream(SocketLink& link) {
     SendQueue& out = *link.outbox;
     if (driven.sending) return out.empty() ? Flushed::all : Flushed::blocked;
     // One link that sends is served at once; several share the call that the next wait needs anyway.
-    const bool alone = flushes_++ == 0 && flushes_before_ <= 1;
+    const bool alone = flushes_++ == 0 && flushes_before_ <= 1 && !wants_zero_copy(link, out.bytes());
     if (driven.held.empty() && alone && !out.empty() && !send_inline(link)) return Flushed::blocked;
     if (!driven.held.empty() || !out.empty()) return submit_send(link);
     if (link.draining || link.finishing) outbox_empty(link);
@@ -178,7 +257,7 @@ bool UringPort::send_inline(SocketLink& link) {
         return false;
     }
     out.drop_front(std::size_t(sent));
-    link.sink->sent(std::size_t(sent));
+    tell_sent(link, std::size_t(sent));
     return link.state == SocketLink::State::open;
 }
 
@@ -219,27 +298,90 @@ Flushed UringPort::submit_send(SocketLink& link) {
         send.address = reinterpret_cast<std::uintptr_t>(&message);
         send.length = 1;
     }
-    driven.sending = submit(driven, k_send, send);
+    driven.by_reference = sends_by_reference(link, send);
+    driven.sending = submit(driven, k_send, send, driven.send_number);
+    counts_.by_reference += driven.by_reference && driven.sending;
     return out.empty() && driven.sending ? Flushed::all : Flushed::blocked;
+}
+
+// Makes one of it when it is worth it. Out of a registered slab only when it is one slice: registered vectors are newer than our tiers.
+bool UringPort::sends_by_reference(SocketLink& link, abi::Sqe& send) noexcept {
+    Driven& driven = *link.driven;
+    driven.send_number = 0;
+    if (!wants_zero_copy(link, driven.held.bytes()) || !link.zero_copy->reserve(driven.held.count())) return false;
+    driven.send_number = std::uint16_t(link.zero_copy->first + link.zero_copy->calls.size());
+    send.priority = abi::send_report_usage;
+    if (send.operation == abi::op_send_message) {
+        send.operation = abi::op_send_message_zero_copy;
+        return true;
+    }
+    send.operation = abi::op_send_zero_copy;
+    const int slab = pinned_.number_of(ring_sleeper_->ring, driven.held[0]);
+    if (slab == PinnedSlabs::none) return true;
+    ++counts_.registered;
+    send.priority |= abi::send_registered;
+    send.buffer_group = std::uint16_t(slab);
+    return true;
+}
+
+// The last word of a send by reference: its slices are ours again.
+void UringPort::notified(Driven& driven, const abi::Cqe& done) {
+    SocketLink& link = *driven.link;
+    socket::ZeroCopy& state = *link.zero_copy;
+    const bool copied = (std::uint32_t(done.result) & abi::notification_copied) != 0;
+    counts_.copied += copied;
+    const auto index = std::uint16_t(std::uint16_t(done.user_data >> number_shift) - std::uint16_t(state.first));
+    if (state.done(state.first + index, copied)) stop_references(link);
+    zero_copy_released(link);
+}
+
+void UringPort::stop_references(SocketLink& link) noexcept {
+    if (std::exchange(link.zero_copy->off, true)) return;
+    if (--references_ == 0) pinned_.release(ring_sleeper_->ring);
+}
+
+// In the order of the outbox: behind what is still being sent by reference it waits for that.
+void UringPort::tell_sent(SocketLink& link, std::size_t bytes) {
+    if (link.zero_copy == nullptr || !link.zero_copy->pending()) return link.sink->sent(bytes);
+    if (!link.zero_copy->calls.push({0, bytes, true})) fail(link, Error(Errc::out_of_memory, Step::send));
 }
 
 void UringPort::sent(Driven& driven, const abi::Cqe& done) {
     SocketLink& link = *driven.link;
+    const bool notified_later = (done.flags & abi::cqe_more) != 0;
+    const std::size_t bytes = done.result > 0 ? std::size_t(done.result) : 0;
     driven.sending = false;
-    if (link.state == SocketLink::State::closed) return driven.held.clear();
-    if (done.result >= 0) {
-        driven.held.drop_front(std::size_t(done.result));
-        link.sink->sent(std::size_t(done.result));
-    } else if (done.result != -EINTR && done.result != -ECANCELED) {
-        // EAGAIN: the socket says that it has room, and has no memory for it after all. Asked again at once, it would say so again.
-        (void)send_failed(link, done.result == -EAGAIN ? ENOBUFS : -done.result);
-        if (link.state == SocketLink::State::closed) driven.held.clear();
+    if (link.state == SocketLink::State::closed) {
+        if (!notified_later) driven.held.clear();
         return;
+    }
+    counts_.short_sends += bytes > 0 && bytes < driven.held.bytes();
+    if (notified_later) link.zero_copy->started(driven.held, bytes);  // also of none: the number is used
+    else driven.held.drop_front(bytes);
+    if (done.result < 0) {
+        if (!send_again(driven, -done.result)) return;
+    } else if (!notified_later) {
+        tell_sent(link, bytes);
     }
     if (link.state != SocketLink::State::open) return;
     if (!driven.held.empty()) (void)submit_send(link);
     else if (!link.outbox->empty()) link.sink->writable();
     else if (link.draining || link.finishing) outbox_empty(link);
+}
+
+// A send has failed. True: the next try is worth it at once.
+bool UringPort::send_again(Driven& driven, int error) {
+    SocketLink& link = *driven.link;
+    if (error == EINTR || error == ECANCELED) return true;
+    const bool no_memory = error == EAGAIN || error == ENOBUFS || error == ENOMEM;
+    if (driven.by_reference && (no_memory || error == EOPNOTSUPP)) {  // pages are pinned within the limit of locked memory
+        stop_references(link);
+        return true;
+    }
+    counts_.refused_sends += no_memory;
+    // EAGAIN: the socket says that it has room, and has no memory for it after all. Asked again at once, it would say so again.
+    (void)send_failed(link, error == EAGAIN ? ENOBUFS : error);
+    return false;
 }
 
 }  // namespace evpl::transport::uring

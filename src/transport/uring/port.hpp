@@ -8,6 +8,7 @@
 #include "transport/common/sockets/listening.hpp"
 #include "transport/common/sockets/port.hpp"
 #include "transport/uring/buffers.hpp"
+#include "transport/uring/pinned_slabs.hpp"
 #include "transport/uring/ring_sleeper.hpp"
 
 namespace evpl::transport::socket {
@@ -27,7 +28,9 @@ struct alignas(16) Driven {
     Shot room;                 ///< poll for room to send, or for a connect to be through
     Shot hangup;               ///< poll for the peer's last sign, when nothing is received any more
     bool sending = false;      ///< a send is out, which is for `held`
-    bool by_bytes = false;     ///< received in provided buffers, sent through the ring
+    bool by_reference = false; ///< the newest send is, or was
+    std::uint16_t send_number = 0;  ///< part of its name: notifications of sends by reference come later, in any order
+    bool by_bytes = false;     ///< received in provided buffers (tcp and udp); of tcp also sent through the ring
     bool large = false;        ///< receives into large buffers
     bool changes_group = false;  ///< its receive is cancelled for that
     std::uint8_t misfits = 0;  ///< receives in a row that say that the other size fits better
@@ -35,8 +38,8 @@ struct alignas(16) Driven {
     std::uint16_t operations = 0;  ///< of all kinds, whose last completion has not come
     std::uint32_t last_put = 0;    ///< the ring's number of the newest one
     Error early_error;
-    SliceQueue held;           ///< the kernel's until the send completes
-    SliceQueue early;          ///< received after the link was paused
+    SliceQueue held;           ///< the kernel's until the send completes; by reference it stays that until the notification
+    SliceQueue early;          ///< received after the link was paused; datagrams with what the kernel put before them
 };
 
 /// A multishot accept. It outlives its listener until the kernel has let go.
@@ -59,6 +62,21 @@ using socket::Flavor;
 using socket::Shot;
 using socket::SocketLink;
 using socket::SocketListening;
+
+/// What is rare, and should be seen to have happened.
+struct PortCounts {
+    std::uint64_t starved = 0;           ///< receives that ended because their buffer group was empty
+    std::uint64_t out_of_blocks = 0;     ///< batches after which a group stayed empty: the heap had no block
+    std::uint64_t ended_by_themselves = 0;  ///< multishot operations that had brought something, and were armed anew
+    std::uint64_t late = 0;              ///< bytes and peers that came although their operation was being cancelled
+    std::uint64_t closed_under_way = 0;  ///< operations that the kernel had when their descriptor was closed
+    std::uint64_t taken_back = 0;        ///< operations that it had not seen yet then
+    std::uint64_t short_sends = 0;       ///< sends through the ring that took a part
+    std::uint64_t by_reference = 0;      ///< sends without a copy
+    std::uint64_t registered = 0;        ///< of these, those out of a registered slab
+    std::uint64_t copied = 0;            ///< of these, those that the kernel copied after all
+    std::uint64_t refused_sends = 0;     ///< and those that took nothing for lack of memory: tried again in a millisecond
+};
 
 /// Kernel sockets of one loop, driven by the completions of its ring.
 class UringPort final : public socket::SocketPort, public Completer {
@@ -85,10 +103,17 @@ public:
     void ring_lost() override;
     unsigned waiting() const noexcept override { return waiting_; }
 
-private:
-    /// The low bits of an operation's user data; the rest is the address of what it belongs to.
+    const PortCounts& counts() const noexcept { return counts_; }
+
+    /// The low bits of an operation's user data; then the address of what it belongs to, of 48 bits, and a number.
     enum Kind : std::uint64_t { k_receive = 1, k_room, k_hangup, k_send, k_accept };
     static constexpr std::uint64_t kind_mask = 7;
+    static constexpr unsigned number_shift = 48;
+    static std::uint64_t name_of_operation(const void* whose, Kind kind, std::uint16_t number = 0) noexcept {
+        return reinterpret_cast<std::uintptr_t>(whose) | kind | std::uint64_t(number) << number_shift;
+    }
+
+private:
 
     // -- SocketPort
     void close_descriptor(SocketLink& link, bool reset) noexcept override;
@@ -102,10 +127,10 @@ private:
     Error open_ring(const Endpoint& endpoint, Diagnostic& why) noexcept;
     Error open_groups() noexcept;
     Driven* take_driven() noexcept;
-    bool submit(Driven& driven, Kind kind, abi::Sqe operation) noexcept;
+    bool submit(Driven& driven, Kind kind, abi::Sqe operation, std::uint16_t number = 0) noexcept;
     void poll_for(Driven& driven, Kind kind, Shot& shot, std::uint32_t events, bool again) noexcept;
-    void cancel(const void* whose, Kind kind, Shot& shot) noexcept;
-    void end(Driven& driven, Kind kind, Shot shot) noexcept;
+    void cancel(std::uint64_t name, Shot& shot) noexcept;
+    void end(Driven& driven, std::uint64_t name, Shot shot) noexcept;
     void submit_accept(AcceptShot& shot) noexcept;
     void accepted(AcceptShot& shot, const abi::Cqe& done);
     bool take_peer(AcceptShot& shot, int fd);
@@ -120,6 +145,15 @@ private:
     void got_room(Driven& driven, const abi::Cqe& done);
     void hung_up(Driven& driven, const abi::Cqe& done);
     void sent(Driven& driven, const abi::Cqe& done);
+    void notified(Driven& driven, const abi::Cqe& done);
+    void tell_sent(SocketLink& link, std::size_t bytes);
+    bool sends_by_reference(SocketLink& link, abi::Sqe& send) noexcept;
+    void stop_references(SocketLink& link) noexcept;
+    bool send_again(Driven& driven, int error);
+    std::uint32_t received_datagram(Driven& driven, const abi::Cqe& done);
+    void deliver_message(SocketLink& link, Buffer&& raw);
+    bool receives_datagrams() noexcept;
+    abi::Sqe datagram_receive(const SocketLink& link) noexcept;
     void finished(Driven& driven) noexcept;
     void deliver(Driven& driven, Buffer&& bytes);
     bool ring_refused(Driven& driven) noexcept;
@@ -136,17 +170,22 @@ private:
         msghdr headers[count];
         iovec vectors[count][vectors_each];
         unsigned used = 0;
+        msghdr datagrams[2][2] = {};  ///< room for the sender's name, and for control data, or not
     };
 
     RingSleeper* ring_sleeper_ = nullptr;  ///< the loop's, which outlives this port
     std::optional<BufferGroup> small_;     ///< the only one when it is incremental
     std::optional<BufferGroup> large_;
+    std::optional<BufferGroup> datagrams_;
     std::unique_ptr<Messages> messages_;
+    PinnedSlabs pinned_;
+    unsigned references_ = 0;              ///< links that send by reference
     bool incremental_ = false;
     bool starved_ = false;                 ///< the heap had no block for an empty group
     unsigned waiting_ = 0;                 ///< links and listeners
     unsigned flushes_ = 0;                 ///< since the last enter()
     unsigned flushes_before_ = 0;
+    PortCounts counts_;
 
     struct Chunk;
     Chunk* driven_chunks_ = nullptr;

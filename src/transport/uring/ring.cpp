@@ -16,6 +16,9 @@ constexpr std::uint32_t setup_flags = abi::setup_cq_size | abi::setup_clamp | ab
 constexpr std::uint32_t features_needed = abi::feature_single_mmap | abi::feature_no_drop | abi::feature_submit_stable |
                                           abi::feature_fast_poll | abi::feature_wait_argument | abi::feature_skip_success;
 
+/// Ends a wait before its least time is over.
+constexpr unsigned min_wait_completions = 32;
+
 /// Its address tells threads apart, without a system call.
 thread_local char thread_mark;
 
@@ -91,6 +94,7 @@ int Ring::set_up(const RingOptions& options, std::uint32_t entries) noexcept {
     const abi::Params asked = params;
     int fd = setup(entries, params);
     tier_ = options.tier;
+    min_wait_us_ = tier_ >= tier_6_15 && (params.features & abi::feature_min_wait) != 0 ? options.min_wait_us : 0;
     if (fd == -EINVAL && tier_ >= tier_6_6) {
         params = asked;
         params.flags &= ~abi::setup_no_sq_array;
@@ -190,6 +194,7 @@ bool Ring::put(const abi::Sqe& operation) noexcept {
     if (!backlog_.empty()) fill();
     if (backlog_.empty()) {
         if (push(operation)) [[likely]] return true;
+        ++counts_.submission_full;
         (void)enter(0, 0);
         if (backlog_.empty() && push(operation)) return true;
     }
@@ -205,10 +210,12 @@ int Ring::enter(unsigned wanted, std::int64_t timeout_ns) noexcept {
         const std::uint32_t submissions = sq_tail_ - before;
         const bool more = !backlog_.empty();  // then nobody waits before that is with the kernel, too
         const timespec limit{time_t(timeout_ns / 1'000'000'000), long(timeout_ns % 1'000'000'000)};
-        const abi::WaitArgument argument{0, 8, 0, timeout_ns == INT64_MAX ? 0 : reinterpret_cast<std::uintptr_t>(&limit)};
+        const abi::WaitArgument argument{0, 8, min_wait_us_, timeout_ns == INT64_MAX ? 0 : reinterpret_cast<std::uintptr_t>(&limit)};
         const bool waits = wanted > 0 && !more;
+        const unsigned enough = !waits ? 0 : min_wait_us_ > 0 ? min_wait_completions : wanted;
         ++system_calls_;
-        const long result = ::syscall(__NR_io_uring_enter, entered_fd_, submissions, waits ? wanted : 0,
+        if ((load(sq_flags_) & abi::sq_cq_overflow) != 0) [[unlikely]] ++counts_.completion_overflows;
+        const long result = ::syscall(__NR_io_uring_enter, entered_fd_, submissions, enough,
                                       enter_flags_ | (waits ? abi::enter_extended : 0), waits ? &argument : nullptr, waits ? sizeof argument : 0);
         if (result < 0) return errno;
         if (!more || load(sq_head_) == before) return 0;

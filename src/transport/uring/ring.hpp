@@ -20,6 +20,7 @@ inline constexpr Tier tier_most = tier_6_15;
 struct RingOptions {
     Tier tier = tier_most;
     std::uint32_t entries = 256;  ///< of the submission queue; the completion queue has 16 times as many
+    std::uint32_t min_wait_us = 0;  ///< a wait collects completions for so long, unless there are many; where the kernel can (6.12)
 };
 inline constexpr std::uint32_t entries_least = 8;
 inline constexpr std::uint32_t completions_per_entry = 16;
@@ -32,6 +33,12 @@ struct Support {
     const char* remedy = "";
 };
 const Support& support() noexcept;
+
+/// What is rare, and should be seen to have happened.
+struct RingCounts {
+    std::uint64_t submission_full = 0;       ///< the kernel was entered early, for room in the submission queue
+    std::uint64_t completion_overflows = 0;  ///< enters while the kernel kept completions that the queue had no room for
+};
 
 /// One io_uring: two queues in memory shared with the kernel. It belongs to the thread that first enters the kernel with it
 /// (SINGLE_ISSUER); elsewhere, and in a forked child, it is dead: enter() says so and put() does nothing.
@@ -83,6 +90,8 @@ public:
     Tier tier() const noexcept { return tier_; }
     std::uint32_t entries() const noexcept { return sq_entries_; }
     std::uint64_t system_calls() const noexcept { return system_calls_; }
+    bool has_least_wait() const noexcept { return min_wait_us_ > 0; }
+    const RingCounts& counts() const noexcept { return counts_; }
 
 private:
     static std::uint32_t load(const std::uint32_t* shared) noexcept { return __atomic_load_n(shared, __ATOMIC_ACQUIRE); }
@@ -112,7 +121,9 @@ private:
     std::uint32_t cq_head_ = 0, cq_mask_ = 0;
 
     memory::RingQueue<abi::Sqe, 1> backlog_;
+    std::uint32_t min_wait_us_ = 0;
     std::uint64_t system_calls_ = 0;
+    RingCounts counts_;
     void* rings_ = nullptr;
     std::size_t rings_bytes_ = 0, sqes_bytes_ = 0;
 };

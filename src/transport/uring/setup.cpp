@@ -10,6 +10,7 @@
 #include <new>
 
 #include "evpl/log.hpp"
+#include "transport/common/sockets/zero_copy.hpp"
 #include "transport/uring/port.hpp"
 
 namespace evpl::transport::uring {
@@ -21,13 +22,19 @@ constexpr unsigned driven_per_chunk = 32;
 constexpr std::uint32_t incremental_bytes = 256u << 10, incremental_count = 4;
 constexpr std::uint32_t small_bytes = 4u << 10, small_count = 256;
 constexpr std::uint32_t large_bytes = 64u << 10, large_count = 16;
+/// A datagram, or a train merged by UDP_GRO, has up to 65,527 bytes, and up to 144 before them. Small ones are copied out, and their
+/// blocks are the same few again; pages that nobody touched are not resident.
+constexpr std::uint32_t datagram_bytes = 128u << 10, datagram_count = 32;
 /// At the end of a port: so often the kernel is asked for the last completions, which it has at once but for sends to a device.
 constexpr unsigned last_enters_max = 50;
 constexpr std::int64_t last_enter_ns = 10'000'000;
 
 constexpr std::uint32_t poll_multishot = 1;
 
-std::uint64_t name_of_operation(const void* whose, std::uint64_t kind) noexcept { return reinterpret_cast<std::uintptr_t>(whose) | kind; }
+void* object_of(const abi::Cqe& done) noexcept {
+    constexpr std::uint64_t address_mask = (std::uint64_t(1) << UringPort::number_shift) - 1;
+    return reinterpret_cast<void*>(done.user_data & address_mask & ~UringPort::kind_mask);
+}
 
 }  // namespace
 
@@ -46,7 +53,7 @@ Error UringPort::open_ring(const Endpoint& endpoint, Diagnostic& why) noexcept {
     if (messages_ == nullptr) messages_.reset(new (std::nothrow) Messages);
     if (made == nullptr || messages_ == nullptr) return Errc::out_of_memory;
     const Tier tier = std::min(Tier(wishes->tier), support().tier);
-    if (const auto opened = made->ring.open({tier, wishes->entries}); !opened) {
+    if (const auto opened = made->ring.open({tier, wishes->entries, std::uint32_t(wishes->min_wait.ns / 1000)}); !opened) {
         std::snprintf(why.text, sizeof why.text, "this loop cannot have a ring: %s (locked memory: ulimit -l; descriptors: ulimit -n)",
                       std::strerror(opened.error().os()));
         return opened.error();
@@ -155,7 +162,7 @@ void UringPort::end_operations() noexcept {
         abi::Cqe done;
         while (ring.take(done)) {
             const std::uint64_t kind = done.user_data & kind_mask;
-            void* const whose = reinterpret_cast<void*>(done.user_data & ~kind_mask);
+            void* const whose = object_of(done);
             if (kind == k_accept) {
                 if (done.result >= 0) ::close(done.result);
                 if ((done.flags & abi::cqe_more) == 0) static_cast<AcceptShot*>(whose)->accept.out = false;
@@ -205,6 +212,7 @@ Driven* UringPort::take_driven() noexcept {
 
 void UringPort::free_driven(SocketLink& link) noexcept {
     Driven* const driven = std::exchange(link.driven, nullptr);
+    if (link.zero_copy != nullptr) stop_references(link);
     driven->~Driven();
     new (driven) Driven;
     driven->next_free = free_;
@@ -212,9 +220,9 @@ void UringPort::free_driven(SocketLink& link) noexcept {
     --waiting_;
 }
 
-bool UringPort::submit(Driven& driven, Kind kind, abi::Sqe operation) noexcept {
+bool UringPort::submit(Driven& driven, Kind kind, abi::Sqe operation, std::uint16_t number) noexcept {
     operation.fd = driven.link->watched_fd;
-    operation.user_data = name_of_operation(&driven, kind);
+    operation.user_data = name_of_operation(&driven, kind, number);
     if (!ring_sleeper_->ring.put(operation)) return ring_refused(driven);
     ++driven.operations;
     driven.last_put = ring_sleeper_->ring.last_put();
@@ -235,17 +243,17 @@ void UringPort::poll_for(Driven& driven, Kind kind, Shot& shot, std::uint32_t ev
     shot = {submit(driven, kind, poll), false};
 }
 
-void UringPort::cancel(const void* whose, Kind kind, Shot& shot) noexcept {
+void UringPort::cancel(std::uint64_t name, Shot& shot) noexcept {
     if (!shot.out || shot.cancelled) return;
     abi::Sqe cancel;
     cancel.operation = abi::op_async_cancel;
-    cancel.address = name_of_operation(whose, kind);
+    cancel.address = name;
     shot.cancelled = ring_sleeper_->ring.put(cancel);
 }
 
 std::uint32_t UringPort::complete(const abi::Cqe& done) {
     const std::uint64_t kind = done.user_data & kind_mask;
-    void* const whose = reinterpret_cast<void*>(done.user_data & ~kind_mask);
+    void* const whose = object_of(done);
     if (kind == k_accept) {
         accepted(*static_cast<AcceptShot*>(whose), done);
         return 0;
@@ -267,7 +275,10 @@ std::uint32_t UringPort::complete(const abi::Cqe& done) {
         driven.hangup = {};
         hung_up(driven, done);
         break;
-    case k_send: sent(driven, done); break;
+    case k_send:
+        if ((done.flags & abi::cqe_notification) != 0) notified(driven, done);
+        else sent(driven, done);
+        break;
     }
     if (driven.operations == 0) finished(driven);
     return bytes;
@@ -281,7 +292,15 @@ void UringPort::finished(Driven& driven) noexcept {
 void UringPort::batch_done() {
     starved_ = !small_->refill();
     if (large_ && large_->is_open()) starved_ |= !large_->refill();
+    if (datagrams_ && datagrams_->is_open()) starved_ |= !datagrams_->refill();
+    if (starved_) [[unlikely]] ++counts_.out_of_blocks;
     flushes_before_ = std::exchange(flushes_, 0);
+}
+
+bool UringPort::receives_datagrams() noexcept {
+    if (datagrams_) return datagrams_->is_open();
+    datagrams_.emplace(host.heap(), std::uint16_t(2), datagram_bytes, datagram_count);
+    return datagrams_->open(ring_sleeper_->ring, false).ok();
 }
 
 // -- links -----------------------------------------------------------------------------------------------------
@@ -290,8 +309,16 @@ Result<void> UringPort::watch(SocketLink& link, std::uint32_t) noexcept {
     Driven* const driven = take_driven();
     if (driven == nullptr) return Errc::out_of_memory;
     driven->link = &link;
-    driven->by_bytes = link.flavor == Flavor::tcp;
+    driven->by_bytes = link.flavor == Flavor::tcp || (link.flavor == Flavor::udp && receives_datagrams());
     link.driven = driven;
+    if (link.zero_copy != nullptr) {
+        if (ring_sleeper_->ring.tier() >= tier_6_6) {
+            ++references_;
+        } else {  // nobody would say whether the kernel copies
+            delete std::exchange(link.zero_copy, nullptr);
+            link.caps = &socket::caps_of(link.flavor, false);
+        }
+    }
     ++waiting_;
     if (link.state == SocketLink::State::connecting) poll_for(*driven, k_room, driven->room, EPOLLOUT, false);
     else arm_receive(*driven);
@@ -304,20 +331,25 @@ void UringPort::close_descriptor(SocketLink& link, bool reset) noexcept {
     const int fd = std::exchange(link.watched_fd, -1);
     driven.early.clear();
     // What is under way holds the socket: its end is what the peer sees, with the next enter(). The descriptor is free at once.
-    end(driven, k_receive, driven.receive);
-    end(driven, k_room, driven.room);
-    end(driven, k_hangup, driven.hangup);
-    end(driven, k_send, {driven.sending, false});
+    end(driven, name_of_operation(&driven, k_receive), driven.receive);
+    end(driven, name_of_operation(&driven, k_room), driven.room);
+    end(driven, name_of_operation(&driven, k_hangup), driven.hangup);
+    end(driven, name_of_operation(&driven, k_send, driven.send_number), {driven.sending, false});
     if (reset) socket::close_with_reset(fd);
     else ::close(fd);
     retry_after_close();
 }
 
-void UringPort::end(Driven& driven, Kind kind, Shot shot) noexcept {
+void UringPort::end(Driven& driven, std::uint64_t name, Shot shot) noexcept {
     if (!shot.out) return;
     Ring& ring = ring_sleeper_->ring;
-    if (ring.is_queued(driven.last_put) && ring.forget(name_of_operation(&driven, kind))) --driven.operations;  // else it meant the next socket
-    else cancel(&driven, kind, shot);
+    if (ring.is_queued(driven.last_put) && ring.forget(name)) {  // else it meant the next socket
+        --driven.operations;
+        ++counts_.taken_back;
+    } else {
+        cancel(name, shot);
+        ++counts_.closed_under_way;
+    }
 }
 
 void UringPort::ask_for_room(SocketLink& link, bool wanted) {
@@ -364,7 +396,7 @@ void UringPort::unwatch(SocketListening& listening, bool closing) noexcept {
     AcceptShot* const shot = listening.shot;
     if (shot == nullptr) return;
     if (std::exchange(shot->counted, false)) --waiting_;
-    if (!closing) return cancel(shot, k_accept, shot->accept);
+    if (!closing) return cancel(name_of_operation(shot, k_accept), shot->accept);
     listening.shot = nullptr;
     shot->listening = nullptr;
     if (!shot->accept.out) return let_go(*shot);
@@ -392,7 +424,12 @@ void UringPort::let_go(AcceptShot& shot) noexcept {
 }
 
 void UringPort::accepted(AcceptShot& shot, const abi::Cqe& done) {
-    if ((done.flags & abi::cqe_more) == 0) shot.accept = {};
+    const bool last = (done.flags & abi::cqe_more) == 0;
+    if (done.result >= 0) {
+        counts_.late += shot.accept.cancelled;
+        counts_.ended_by_themselves += last && !shot.accept.cancelled;
+    }
+    if (last) shot.accept = {};
     if (shot.listening == nullptr) {
         if (done.result >= 0) ::close(done.result);
         if (!shot.accept.out) let_go(shot);

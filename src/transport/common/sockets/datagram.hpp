@@ -19,6 +19,9 @@ inline constexpr std::uint32_t train_bytes_max = 65'487;
 /// Most datagrams in one: UDP_MAX_SEGMENTS of Linux 4.18; later kernels take 128.
 inline constexpr std::uint32_t train_datagrams_max = 64;
 
+/// Receiving a datagram counts as so many bytes of the batch on top of its own: a system call's share, route and headers.
+inline constexpr std::uint32_t datagram_cost_bytes = 1024;
+
 /// What a datagram socket has beyond a link.
 struct DatagramExtra {
     bool connected = false;

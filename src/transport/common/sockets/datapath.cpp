@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "transport/common/sockets/port.hpp"
+#include "transport/common/sockets/zero_copy.hpp"
 
 namespace evpl::transport::socket {
 namespace {
@@ -208,7 +209,7 @@ Flushed SocketPort::flush_stream(SocketLink& link) {
             vectors[count] = {out[count].data(), out[count].size()};
             asked += out[count].size();
         }
-        const bool by_reference = wants_zero_copy(link, asked);
+        const bool by_reference = wants_zero_copy(link, asked) && link.zero_copy->reserve(count);
         const int flags = MSG_NOSIGNAL | (by_reference ? MSG_ZEROCOPY : 0);
         ssize_t sent;
         if (count == 1 && !passes) {
@@ -237,7 +238,7 @@ Flushed SocketPort::flush_stream(SocketLink& link) {
             BufferAccess::set_flags(out[0], 0);
         }
         if (by_reference) {
-            zero_copy_started(link, std::size_t(sent));
+            link.zero_copy->started(out, std::size_t(sent));
         } else {
             out.drop_front(std::size_t(sent));
             link.sink->sent(std::size_t(sent));

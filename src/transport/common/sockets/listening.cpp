@@ -187,6 +187,7 @@ Result<Link*> SocketPort::adopt(const Endpoint& endpoint, int fd, const Address&
     link.sink = &sink;
     link.outbox = &outbox;
     link.caps = &caps_of(flavor, options->zero_copy);
+    if (options->zero_copy) link.zero_copy = new (std::nothrow) ZeroCopy;
     const auto added = watch(link, stream_events);
     if (!added) {
         drop_accepted(link);

@@ -37,7 +37,7 @@ bool is_uring(const Endpoint& endpoint) noexcept { return endpoint.scheme().star
 /// The flavor's options, and those of who drives the socket.
 template <std::size_t count>
 Result<void> read_with_engine(const Endpoint& endpoint, const OptionSpec (&common)[count], Texts& t, Diagnostic& why) noexcept {
-    OptionSpec specs[count + 3];
+    OptionSpec specs[count + 1 + RingWishes::count];
     std::size_t used = std::size_t(std::copy_n(common, count, specs) - specs);
     const bool uring = is_uring(endpoint);
     if (!uring) specs[used++] = OptionSpec::choice("engine", t.engine, "epoll|uring", "who drives the socket; uring: or epoll, where it is absent");
@@ -58,7 +58,7 @@ Result<void> read_tcp(const Endpoint& endpoint, Options& o, Texts& t, Diagnostic
         OptionSpec::integer("tos", o.type_of_service, 0, 255, "IP type of service"),
         OptionSpec::integer("backlog", o.backlog, 0, 1 << 20, "connections waiting to be accepted; 0: net.core.somaxconn"),
         OptionSpec::text("congestion", t.congestion, 1, 15, "congestion control, e.g. cubic"),
-        OptionSpec::flag("zerocopy", o.zero_copy, "large sends by reference (MSG_ZEROCOPY)"),
+        OptionSpec::flag("zerocopy", o.zero_copy, "large sends by reference (MSG_ZEROCOPY, SEND_ZC)"),
         OptionSpec::flag("reuseport", o.reuse_port, "several listeners on one port (SO_REUSEPORT)"),
     };
     return read_with_engine(endpoint, specs, t, why);
@@ -181,12 +181,13 @@ unsigned interface_number(const Address& interface) noexcept {
 std::size_t RingWishes::describe(OptionSpec* specs) noexcept {
     specs[0] = OptionSpec::integer("tier", tier, 0, 2, "newest kernel features used, by the loop's first: 0: Linux 6.1, 1: 6.6, 2: 6.15");
     specs[1] = OptionSpec::integer("entries", entries, 8, 4096, "submission queue of the loop's ring, by its first endpoint");
-    return 2;
+    specs[2] = OptionSpec::duration("min_wait", min_wait, 0_s, 1_ms, "a wait collects completions for so long, by the first endpoint");
+    return count;
 }
 
 Result<RingWishes> RingWishes::read(const Endpoint& endpoint, Diagnostic& why) noexcept {
     RingWishes wishes;
-    OptionSpec specs[2];
+    OptionSpec specs[count];
     wishes.describe(specs);
     for (const OptionSpec& spec : specs) {
         const std::string_view asked = endpoint.option(spec.name);  // checked with the others
@@ -209,7 +210,6 @@ Result<Options> parse_options(const Endpoint& endpoint, Flavor flavor, Diagnosti
     else if (flavor == Flavor::udp) read = read_udp(endpoint, options, texts, why);
     else read = read_unix(endpoint, options, texts, why);
     if (!read) return read.error();
-    if (is_uring(endpoint) || texts.engine == "uring") options.zero_copy = false;  // a wish that the ring does not follow
     texts.congestion.copy(options.congestion, sizeof options.congestion - 1);
     options.message_mode = texts.mode == "msg";
     options.keepalive_idle_s = texts.keepalive_idle.ns / 1'000'000'000;

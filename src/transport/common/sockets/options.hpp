@@ -38,6 +38,8 @@ struct Options {
 struct RingWishes {
     std::uint32_t tier = 2;
     std::uint32_t entries = 256;
+    Duration min_wait;
+    static constexpr std::size_t count = 3;
     /// Errors: bad_option.
     static Result<RingWishes> read(const Endpoint& endpoint, Diagnostic& why) noexcept;
     std::size_t describe(base::OptionSpec* specs) noexcept;

@@ -137,6 +137,13 @@ protected:
     void end_of_stream(SocketLink& link);
     void broken_after_end(SocketLink& link) noexcept;
     Flushed send_failed(SocketLink& link, int error) noexcept;
+    bool wants_zero_copy(const SocketLink& link, std::size_t bytes) const noexcept;
+    /// A datagram as recvmsg(2) tells of it; `from` counts where the socket is not connected.
+    void deliver_datagram(SocketLink& link, msghdr& header, const SocketAddress& from, Buffer&& bytes);
+    /// Small ones out of the large block they came in; an empty Buffer when they are better left there.
+    Buffer copy_small(std::span<const std::byte> bytes) noexcept;
+    /// Some calls by reference may be done: lets go, and tells of it.
+    void zero_copy_released(SocketLink& link);
 
 private:
     // set-up
@@ -154,8 +161,6 @@ private:
     bool gather_message(SendQueue& out) noexcept;
 
     // zero copy (zero_copy.cpp)
-    bool wants_zero_copy(const SocketLink& link, std::size_t bytes) const noexcept;
-    void zero_copy_started(SocketLink& link, std::size_t bytes);
     void zero_copy_done(SocketLink& link);
 
     // datagrams (datagram.cpp)

@@ -69,9 +69,9 @@ SocketLink* SocketPort::take_link() noexcept {
 }
 
 void SocketPort::release(SocketLink& link) noexcept {
+    if (link.driven != nullptr) free_driven(link);
     delete link.zero_copy;
     delete link.unix_target;
-    if (link.driven != nullptr) free_driven(link);
     close_datagram(link);
     const std::uint32_t generation = link.generation + 1;
     const std::uint16_t tag = link.tag;

@@ -23,25 +23,36 @@ bool SocketPort::wants_zero_copy(const SocketLink& link, std::size_t bytes) cons
     return link.zero_copy != nullptr && !link.zero_copy->off && bytes >= zero_copy_bytes_least;
 }
 
-// Moves the slices of a call's bytes from the outbox to the held ones; a slice sent in part is shared.
-void SocketPort::zero_copy_started(SocketLink& link, std::size_t bytes) {
-    ZeroCopy& state = *link.zero_copy;
-    SendQueue& out = *link.outbox;
-    ZeroCopy::Call call{0, bytes, false};
-    std::size_t left = bytes;
-    while (left > 0) {
+void ZeroCopy::started(SliceQueue& from, std::size_t bytes) noexcept {
+    Call call{0, bytes, false};
+    for (std::size_t left = bytes; left > 0; ++call.slices) {
         Buffer slice;
-        if (out[0].size() <= left) {
-            slice = out.pop();
-        } else {
-            slice = out[0].share(0, std::uint32_t(left));
-            out.drop_front(left);
+        if (from[0].size() <= left) {
+            slice = from.pop();
+        } else {  // sent in part
+            slice = from[0].share(0, std::uint32_t(left));
+            from.drop_front(left);
         }
         left -= slice.size();
-        ++call.slices;
-        if (!state.held.push(std::move(slice))) return fail(link, Error(Errc::out_of_memory, Step::send));
+        (void)held.push(std::move(slice));
     }
-    if (!state.calls.push(std::move(call))) fail(link, Error(Errc::out_of_memory, Step::send));
+    (void)calls.push(std::move(call));
+}
+
+bool ZeroCopy::done(std::uint32_t number, bool copied) noexcept {
+    copied_reports += copied;
+    if (number - first < calls.size()) calls[number - first].done = true;
+    return copied_reports >= copied_reports_max;
+}
+
+std::size_t ZeroCopy::release() noexcept {
+    std::size_t bytes = 0;
+    for (; !calls.empty() && calls.front().done; ++first) {
+        for (std::uint32_t i = 0; i < calls.front().slices; ++i) held.pop();
+        bytes += calls.front().bytes;
+        calls.pop();
+    }
+    return bytes;
 }
 
 // Notifications come as ranges of call numbers on the error queue, for TCP in order.
@@ -55,20 +66,17 @@ void SocketPort::zero_copy_done(SocketLink& link) {
             sock_extended_err report;
             __builtin_memcpy(&report, CMSG_DATA(c), sizeof report);
             if (report.ee_origin != SO_EE_ORIGIN_ZEROCOPY) continue;
-            if (report.ee_code == SO_EE_CODE_ZEROCOPY_COPIED && ++state.copied_reports >= copied_reports_max) state.off = true;
-            for (std::uint32_t number = report.ee_info; number != report.ee_data + 1; ++number) {
-                const std::uint32_t index = number - state.first;
-                if (index < state.calls.size()) state.calls[index].done = true;
-            }
+            const bool copied = report.ee_code == SO_EE_CODE_ZEROCOPY_COPIED;
+            for (std::uint32_t number = report.ee_info; number != report.ee_data + 1; ++number)
+                state.off |= state.done(number, copied && number == report.ee_info);
         }
     }
-    std::size_t bytes = 0;
-    while (!state.calls.empty() && state.calls.front().done) {
-        for (std::uint32_t i = 0; i < state.calls.front().slices; ++i) state.held.pop();
-        bytes += state.calls.front().bytes;
-        state.calls.pop();
-        ++state.first;
-    }
+    zero_copy_released(link);
+}
+
+void SocketPort::zero_copy_released(SocketLink& link) {
+    const std::size_t bytes = link.zero_copy->release();
+    if (link.state != SocketLink::State::open) return;
     if (bytes > 0) link.sink->sent(bytes);
     if ((link.draining || link.finishing) && link.outbox->count() == 0) outbox_empty(link);
 }
