@@ -5,6 +5,13 @@
 find_package(GTest REQUIRED)
 set(evpl_program_fuzz_sources ${PROJECT_SOURCE_DIR}/tests/sim/actor.cpp ${PROJECT_SOURCE_DIR}/tests/sim/stage.cpp)
 
+# Targets that are replayed with each allocation failing; what is given are further arguments. The simulated
+# network chooses by itself which of its program's allocations fail (tests/sim), and addresses are read in place.
+set(evpl_config_fuzz_without_memory "")
+set(evpl_endpoint_fuzz_without_memory "")
+set(evpl_unix_control_fuzz_without_memory --inputs 12)
+set(evpl_dns_fuzz_without_memory --inputs 3)
+
 file(GLOB fuzz_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/*_fuzz.cpp)
 if(EVPL_FUZZ AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   message(FATAL_ERROR "EVPL_FUZZ needs clang, this is ${CMAKE_CXX_COMPILER_ID}")
@@ -23,5 +30,10 @@ foreach(source IN LISTS fuzz_sources)
     target_sources(${program} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/replay_main.cpp)
     evpl_add_script_test(fuzz/${name} TIMEOUT 60 LABELS fuzz
       COMMAND ${program} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    if(DEFINED evpl_${program}_without_memory AND NOT EVPL_SANITIZE)
+      evpl_add_script_test(fuzz/${name}_without_memory TIMEOUT 120 LABELS fuzz
+        COMMAND ${CMAKE_COMMAND} -E env LD_PRELOAD=$<TARGET_FILE:failonce_shim>
+                $<TARGET_FILE:${program}> --without-memory ${evpl_${program}_without_memory} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    endif()
   endif()
 endforeach()
