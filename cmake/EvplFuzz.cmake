@@ -12,6 +12,10 @@ set(evpl_endpoint_fuzz_without_memory "")
 set(evpl_unix_control_fuzz_without_memory --inputs 12)
 set(evpl_dns_fuzz_without_memory --inputs 3)
 
+# Calls of the system that a target answers itself.
+set(evpl_servers_fuzz_wraps socket bind listen accept4 connect recv recvmsg send sendmsg epoll_ctl epoll_wait epoll_pwait2 setsockopt getsockopt
+  getsockname getpeername shutdown close)
+
 file(GLOB fuzz_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/*_fuzz.cpp)
 if(EVPL_FUZZ AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   message(FATAL_ERROR "EVPL_FUZZ needs clang, this is ${CMAKE_CXX_COMPILER_ID}")
@@ -24,6 +28,10 @@ foreach(source IN LISTS fuzz_sources)
   set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fuzz)
   target_include_directories(${program} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
   target_link_libraries(${program} PRIVATE evpl_static fmt::fmt-header-only GTest::gtest Threads::Threads)
+  if(evpl_${program}_wraps)
+    list(TRANSFORM evpl_${program}_wraps PREPEND "LINKER:--wrap=" OUTPUT_VARIABLE wraps)
+    target_link_options(${program} PRIVATE ${wraps})
+  endif()
   if(EVPL_FUZZ)
     target_link_options(${program} PRIVATE -fsanitize=fuzzer)
   else()
