@@ -112,6 +112,11 @@ target_link_libraries(logged_echo PRIVATE evpl_test_support)
 set_target_properties(failonce_shim failonce_program logged_echo PROPERTIES
   LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
 
+# The explorer's instrumentation takes the place of a sanitizer's, and is GCC's.
+if(evpl_gcc AND NOT EVPL_SANITIZE AND NOT EVPL_COVERAGE)
+  include(EvplRace)
+endif()
+
 # tests/<folder>/*_test.{py,sh} run as they are. Exit code 77 and a line "SKIP: <reason>" mean: not possible here.
 function(evpl_add_script_test test)
   cmake_parse_arguments(arg "SERIAL" "TIMEOUT" "COMMAND;LABELS" ${ARGN})

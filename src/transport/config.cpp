@@ -35,14 +35,21 @@ void for_each_spec(base::CoreValues& core, bool with_simulated, Visit visit) {
             struct Context {
                 Visit& visit;
                 std::string_view group;
-            } context{visit, scheme.name};
+                bool no_memory;
+            } context{visit, scheme.name, false};
             const OptionListing listing(
                 [](void* c, std::span<const OptionSpec> specs) {
-                    for (const OptionSpec& spec : specs) static_cast<Context*>(c)->visit(static_cast<Context*>(c)->group, spec);
+                    auto& to = *static_cast<Context*>(c);
+                    try {
+                        for (const OptionSpec& spec : specs) to.visit(to.group, spec);
+                    } catch (const std::bad_alloc&) {
+                        to.no_memory = true;  // caps() lets nothing through
+                    }
                 },
                 &context);
             Diagnostic why;
             (void)transport->caps(scheme, *endpoint, why);
+            if (context.no_memory) throw std::bad_alloc();
         }
     }
 }

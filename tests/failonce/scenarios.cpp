@@ -388,7 +388,8 @@ void write_stack_and_end(int) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 2 && !(argc == 5 && std::strcmp(argv[2], "--deny") == 0)) return 2;
+    const bool once = argc == 3 && std::strcmp(argv[2], "--once") == 0;  // whatever fails, somebody else makes it fail
+    if (argc != 2 && !once && !(argc == 5 && std::strcmp(argv[2], "--deny") == 0)) return 2;
     const auto* const found = std::find_if(std::begin(scenarios), std::end(scenarios), [&](const Named& one) { return std::strcmp(one.name, argv[1]) == 0; });
     if (found == std::end(scenarios)) return 2;
     void* warm[4];
@@ -411,6 +412,7 @@ int main(int argc, char** argv) {
         ended = play(found->scenario);
         disarm();
     }
+    if (once) return std::printf("ended %s\n", text_of(ended)), broken ? 1 : 0;
     const long injected = failonce_injected != nullptr ? failonce_injected() : 0;
     first_pass = false;
     const Verdict clean = play(found->scenario);

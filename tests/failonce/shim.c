@@ -29,6 +29,7 @@
 struct call {
     const char* name;
     atomic_long count;
+    atomic_bool enlisted;
 };
 
 static atomic_bool armed;
@@ -59,7 +60,7 @@ static void enlist(struct call* call) {
 static bool fails(struct call* call) {
     if (!atomic_load(&armed)) return false;
     const long now = atomic_fetch_add(&call->count, 1) + 1;
-    if (now == 1) enlist(call);
+    if (now == 1 && !atomic_exchange(&call->enlisted, true)) enlist(call);
     if (now != nth || chosen == NULL || strcmp(chosen, call->name) != 0) return false;
     atomic_fetch_add(&injected, 1);
     errno = chosen_errno;
@@ -84,8 +85,18 @@ void failonce_report(void (*told)(const char* call, long count)) {
 /* Sanitizers bring their own allocator, which does not go together with this; their leak checker counts instead. */
 /* -- memory ------------------------------------------------------------------------------------------------------ */
 
-#ifndef FAILONCE_LEAVES_MEMORY
+#ifdef FAILONCE_LEAVES_MEMORY
+void failonce_fail_memory(long which) { (void)which; }
+#else
 static struct call memory = {.name = "memory"};
+
+void failonce_fail_memory(long which) {
+    atomic_store(&memory.count, 0);
+    atomic_store(&injected, 0);
+    chosen = "memory";
+    chosen_errno = ENOMEM;
+    nth = which;
+}
 
 /* dlsym(3) may allocate before it has found calloc: such blocks come from here and are never freed. */
 static _Alignas(16) char early[4096];

@@ -9,6 +9,8 @@ extern "C" {
 __attribute__((weak)) void failonce_arm(void);
 /* Calls go through again. */
 __attribute__((weak)) void failonce_disarm(void);
+/* Counting begins anew; the `nth` allocation from now on fails. */
+__attribute__((weak)) void failonce_fail_memory(long nth);
 /* How often the chosen call was made to fail. */
 __attribute__((weak)) long failonce_injected(void);
 /* Blocks that are allocated and not yet freed. */

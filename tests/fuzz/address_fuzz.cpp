@@ -5,14 +5,13 @@
 #include <string_view>
 
 #include "evpl/address.hpp"
+#include "fuzz/require.hpp"
 
 namespace {
 
 using namespace evpl;
 
-void require(bool condition) {
-    if (!condition) __builtin_trap();
-}
+using fuzz::require;
 
 }  // namespace
 

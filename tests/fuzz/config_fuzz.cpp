@@ -4,15 +4,14 @@
 #include <string_view>
 
 #include "base/settings.hpp"
+#include "fuzz/require.hpp"
 #include "transport/config.hpp"
 
 namespace {
 
 using namespace evpl;
 
-void require(bool condition) {
-    if (!condition) __builtin_trap();
-}
+using fuzz::require;
 
 void require_printable(std::string_view sentence) {
     require(!sentence.empty());

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "evpl/evpl.hpp"
+#include "fuzz/require.hpp"
 #include "support/sockets.hpp"
 
 namespace {
@@ -15,9 +16,7 @@ namespace {
 using namespace evpl;
 using namespace evpl::literals;
 
-void require(bool condition) {
-    if (!condition) __builtin_trap();
-}
+using fuzz::require;
 
 struct Client {
     int closes = 0;

@@ -7,15 +7,14 @@
 #include <string_view>
 
 #include "evpl/endpoint.hpp"
+#include "fuzz/require.hpp"
 #include "transport/options.hpp"
 
 namespace {
 
 using namespace evpl;
 
-void require(bool condition) {
-    if (!condition) __builtin_trap();
-}
+using fuzz::require;
 
 /// Paths are stored decoded: what would be read differently is encoded again.
 std::string encoded(std::string_view path) {

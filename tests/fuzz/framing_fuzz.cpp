@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "evpl/evpl.hpp"
+#include "fuzz/require.hpp"
 #include "sim/drive.hpp"
 #include "transport/sim/sim.hpp"
 
@@ -17,9 +18,7 @@ using namespace evpl;
 
 constexpr std::uint32_t message_max = 2000;
 
-void require(bool condition) {
-    if (!condition) __builtin_trap();
-}
+using fuzz::require;
 
 /// Two bytes of length, of what follows; 0xffff is nonsense.
 Frame frame_of(std::span<const std::byte> head) {
