@@ -12,11 +12,13 @@
 #include "transport/socket/socket.hpp"
 #include "transport/transport.hpp"
 #include "transport/uring/uring.hpp"
+#include "transport/xlio/xlio.hpp"
 
 namespace evpl::transport {
 
 std::span<Transport* const> all_transports() noexcept {
-    static const std::array<Transport*, 6> list{&socket_transport(), &uring_transport(), &rdma_transport(), &rdma_ud_transport(), &inproc_transport(), &sim_transport()};
+    static const std::array<Transport*, 7> list{&socket_transport(),  &uring_transport(),  &xlio_transport(), &rdma_transport(),
+                                                &rdma_ud_transport(), &inproc_transport(), &sim_transport()};
     return list;
 }
 
@@ -65,7 +67,9 @@ Result<Choice> choose_generic(std::string_view scheme, std::string_view wire, Di
     for (Transport* transport : all_transports()) {
         for (const Scheme& one : transport->schemes()) {
             if (one.wire != wire || one.preference == 0) continue;
-            Choice& among = transport->probe(one).present ? best : missed;
+            const bool present = transport->probe(one).present;
+            if (!present && one.needs_card) continue;  // most machines have none: no news
+            Choice& among = present ? best : missed;
             if (among.scheme == nullptr || one.preference > among.scheme->preference) among = {transport, &one};
         }
     }

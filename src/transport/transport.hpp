@@ -236,6 +236,8 @@ struct Scheme {
     Kind kind;
     bool has_address;             ///< host is a name or IP address to resolve, and a port is needed
     std::uint8_t preference;      ///< of stream:// and dgram://: the highest present wins; 0: only by name
+    bool needs_card = false;      ///< lives on a network card of one kind: its absence is no news
+    std::string_view fallback = {};  ///< the scheme that takes an endpoint over where this one answers transport_absent; empty: none
 };
 
 /// Present, or absent with a reason and the remedy.
