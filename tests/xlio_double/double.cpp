@@ -85,7 +85,12 @@ enum { SEND_FLUSH = 1, SEND_INLINE = 2 };
 
 // -- the process --------------------------------------------------------------------------------------------------
 
-Knobs knobs;
+/// At load time, as the real library reads its environment.
+const Knobs knobs = [] {
+    Knobs read = Knobs::read();
+    if (read.exit_on_load) _exit(255);
+    return read;
+}();
 
 [[gnu::format(printf, 1, 2)]] void misuse(const char* format, ...) {
     if (!knobs.strict) return;
@@ -748,7 +753,7 @@ void group_poll(std::uintptr_t handle) {
             if (error != 0) break_off(s, error == EPIPE ? ECONNRESET : error);
         }
         // An end, or an error, stays readable: nobody asks the kernel again.
-        if (s.eof || s.errored) watch(s, s.errored ? 0 : EPOLLERR, EPOLL_CTL_MOD);
+        if (s.eof || s.errored) watch(s, s.errored ? 0u : std::uint32_t(EPOLLERR), EPOLL_CTL_MOD);
         if (s.errored) epoll_ctl(group.epoll, EPOLL_CTL_DEL, s.fd, nullptr);
     }
     end_sockets(group);
@@ -759,7 +764,7 @@ void group_poll(std::uintptr_t handle) {
 
 int no_rule(const char*, int, const char*) { return 0; }
 
-struct [[gnu::packed]] Table {
+struct Table {
     std::uint64_t magic;
     std::uint64_t cap_mask;
     void* slots[40];
@@ -827,10 +832,3 @@ extern "C" {
     return 0;
 }
 }
-
-namespace {
-[[gnu::constructor]] void loaded() {
-    knobs = Knobs::read();
-    if (knobs.exit_on_load) _exit(255);
-}
-}  // namespace
