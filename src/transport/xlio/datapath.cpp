@@ -41,6 +41,14 @@ XlioLink* link_of(std::uintptr_t userdata) noexcept {
 unsigned XlioPort::poll(unsigned) {
     if (sockets_ == 0 && touched_first_ == nullptr) return 0;
     events_ = 0;
+    turn_stack();
+    if (destroyed_) turn_stack();  // the loop may not come again: the peer should hear of the end
+    if (events_ > 0) idle_wait_ns_ = idle_wait_ns_least;
+    return events_;
+}
+
+void XlioPort::turn_stack() {
+    destroyed_ = false;
     {
         const InStack in(*this);
         calls_.group_poll(desk_.group);
@@ -48,8 +56,6 @@ unsigned XlioPort::poll(unsigned) {
     for (; !doomed_.empty(); doomed_.pop()) calls_.socket_destroy(doomed_.front());
     if (backlogs_) serve_backlogs();
     settle();
-    if (events_ > 0) idle_wait_ns_ = idle_wait_ns_least;
-    return events_;
 }
 
 /// Nobody wakes the loop for the stack: it looks again soon, and less and less soon while nothing comes.
@@ -114,9 +120,9 @@ void XlioPort::on_received(abi::Socket, std::uintptr_t userdata, void* data, std
     if (port == nullptr) return;
     ++port->events_;
     XlioLink* const link = link_of(userdata);
-    const bool wanted = link != nullptr && link->state != XlioLink::State::over && !link->finishing;
-    if (!wanted) return port->calls_.group_buf_free(port->desk_.group, buf);
+    if (link == nullptr || link->state == XlioLink::State::over) return port->calls_.group_buf_free(port->desk_.group, buf);
     Buffer slice = port->take_bytes(static_cast<std::byte*>(data), std::uint32_t(bytes), buf);
+    link->heard = true;
     if (slice) return port->deliver(*link, std::move(slice));
     link->failure = ENOBUFS;
     port->touch(*link);
@@ -313,7 +319,8 @@ void XlioPort::settle(XlioLink& link) {
         const bool room = std::exchange(link.short_of_memory, false) || link.in_flight_bytes <= link.window_bytes / 2;
         if (link.finishing) {
             if (room && !link.outbox->empty()) push_outbox(link);
-            if (link.failure == 0 && link.outbox->empty() && link.references_out == 0) end_link(link, Error(Errc::end, Step::close, Who::local), false);
+            const bool done = link.failure == 0 && link.outbox->empty() && link.references_out == 0;
+            if (done && is_quiet(link)) end_link(link, Error(Errc::end, Step::close, Who::local), false);
         } else if (link.blocked && room) {
             link.blocked = false;
             link.sink->writable();

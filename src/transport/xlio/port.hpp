@@ -27,6 +27,9 @@ inline constexpr std::uint32_t inline_run_bytes = 16u << 10;
 inline constexpr std::uint32_t backlog_most = 1024;
 /// What such a peer may have sent us meanwhile.
 inline constexpr std::size_t early_bytes_most = 1u << 20;
+/// Who finishes goes on receiving until the peer has ended or was quiet for so long: the stack has no half-close, and what arrives after
+/// the close is lost.
+inline constexpr std::int64_t quiet_ns = 10'000'000;
 /// Idle loops sleep so long between two looks at the stack: from the first, doubled each time, to the second. The stack's own timers tick
 /// every 10 to 100 ms.
 inline constexpr std::int64_t idle_wait_ns_least = 50'000, idle_wait_ns_most = 1'000'000;
@@ -75,7 +78,9 @@ public:
     bool terminated = false;
     bool hard = false;             ///< ends with a reset
     bool known = false;            ///< core has it
+    bool heard = false;            ///< received something since it began to finish, or since the last look
     int failure = 0;               ///< what the stack's error event said
+    std::int64_t quiet_since_ns = 0;
     XlioListening* listening = nullptr;
     XlioLink* next_free = nullptr;
     SliceQueue early;              ///< came before core knew that the link is open
@@ -121,6 +126,7 @@ public:
     Result<Listening*> listen(const Endpoint& at, bool shared, Acceptor& acceptor, Diagnostic& why) override;
     Result<Link*> connect(const Endpoint& to, const Address& address, Sink& sink, SendQueue& outbox, Diagnostic& why) override;
     void close(Link& link, How how) override;
+    void alarm() override;
     Address remote_address(const Link& link) const override { return static_cast<const XlioLink&>(link).remote; }
     Address local_address(const Link& link) const override { return static_cast<const XlioLink&>(link).local; }
     std::size_t remote_name(const Link& link, std::span<char> room) const override;
@@ -158,6 +164,8 @@ private:
     void serve_backlogs();
     void open_link(XlioLink& link);
     void end_link(XlioLink& link, Error error, bool hard) noexcept;
+    bool is_quiet(XlioLink& link) noexcept;
+    void look_by(std::int64_t at_ns) noexcept;
     void finish_link(XlioLink& link);
     void destroy(XlioLink& link) noexcept;
     void reset_on_close(abi::Socket socket) noexcept;
@@ -177,6 +185,7 @@ private:
     void completed(XlioLink& link, std::uintptr_t operation);
 
     // datapath.cpp: outside of it
+    void turn_stack();
     void settle(XlioLink& link);
     void settle();
     void touch(XlioLink& link) noexcept;
@@ -196,6 +205,8 @@ private:
     unsigned sockets_ = 0;
     std::int64_t idle_wait_ns_ = idle_wait_ns_least;
     bool backlogs_ = false;
+    bool destroyed_ = false;        ///< sockets, since the last poll: it takes one more
+    std::int64_t look_again_ns_ = INT64_MAX;
     XlioLink* touched_first_ = nullptr;
     XlioLink* touched_last_ = nullptr;
     memory::RingQueue<abi::Socket, 4> doomed_;  ///< accepted, and nobody's: destroyed after the poll

@@ -223,7 +223,7 @@ void XlioPort::open_link(XlioLink& link) {
 
 // -- listening -------------------------------------------------------------------------------------------------
 
-Result<Listening*> XlioPort::listen(const Endpoint& at, bool, Acceptor& acceptor, Diagnostic& why) {
+Result<Listening*> XlioPort::listen(const Endpoint& at, bool shared, Acceptor& acceptor, Diagnostic& why) {
     const auto options = Options::read(at, why);
     if (!options) return options.error();
     auto where = socket::literal_address(at, why);
@@ -245,9 +245,10 @@ Result<Listening*> XlioPort::listen(const Endpoint& at, bool, Acceptor& acceptor
     }
     listening->socket = *made;
     listening->next = std::exchange(listenings_, listening);
-    // Listeners of other loops, and the kernel's, stand on the same port.
-    const int yes = 1;
-    (void)calls_.socket_setsockopt(*made, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (shared || at.host() == "*") {  // listeners of other loops, or the kernel's, stand on the same port
+        const int yes = 1;
+        (void)calls_.socket_setsockopt(*made, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    }
     set_options(*made, *options);
     if (calls_.socket_bind(*made, &name.base, name.size) != 0 || calls_.socket_listen(*made) != 0) {
         const int os = errno;
@@ -332,8 +333,32 @@ void XlioPort::close(Link& base, How how) {
     auto& link = static_cast<XlioLink&>(base);
     if (link.state == XlioLink::State::over || link.state == XlioLink::State::free) return;
     if (how == How::abort) return end_link(link, Error(Errc::closed, Step::close, Who::local), true);
-    link.finishing = true;
+    if (std::exchange(link.finishing, true)) return;
+    link.quiet_since_ns = host_.now_ns();
     touch(link);
+    host_.poll_again();
+}
+
+/// False: the peer may be in the middle of something; looked at again later.
+bool XlioPort::is_quiet(XlioLink& link) noexcept {
+    const std::int64_t now = host_.now_ns();
+    if (std::exchange(link.heard, false)) link.quiet_since_ns = now;
+    if (link.end_heard || now - link.quiet_since_ns >= quiet_ns) return true;
+    look_by(link.quiet_since_ns + quiet_ns);
+    return false;
+}
+
+void XlioPort::look_by(std::int64_t at_ns) noexcept {
+    if (at_ns >= look_again_ns_) return;
+    look_again_ns_ = at_ns;
+    host_.set_alarm(*this, at_ns);
+}
+
+void XlioPort::alarm() {
+    look_again_ns_ = INT64_MAX;
+    for (Chunk* chunk = chunks_; chunk != nullptr; chunk = chunk->next)
+        for (XlioLink& link : chunk->links)
+            if (link.state == XlioLink::State::open && link.finishing) touch(link);
     host_.poll_again();
 }
 
@@ -349,6 +374,7 @@ void XlioPort::end_link(XlioLink& link, Error error, bool hard) noexcept {
 
 void XlioPort::destroy(XlioLink& link) noexcept {
     if (std::exchange(link.destroyed, true) || link.socket == 0) return;
+    destroyed_ = true;
     if (link.hard) reset_on_close(link.socket);
     calls_.socket_destroy(link.socket);
 }
