@@ -129,7 +129,10 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
 }
 
 std::size_t ConnectionState::receive_most() noexcept {
-    const std::size_t usual = std::max(limits.receive, want_bytes);
+    // Who cannot be stopped may be ahead of a reader that keeps up on the whole: a burst is no reason to lose the connection.
+    constexpr std::size_t unstoppable_factor = 16;
+    const std::size_t factor = caps_now().receive_pause ? 1 : unstoppable_factor;
+    const std::size_t usual = std::max<std::size_t>(limits.receive * factor, want_bytes);
     if (is_message()) return messages_in > 0 ? usual : std::max<std::size_t>(usual, caps_now().message_bytes_max);
     if (!by_frames) return usual;
     return std::max<std::size_t>(usual, frame_left != 0 ? frame_left : limits.message);

@@ -23,7 +23,7 @@ constexpr unsigned address_bits = 48;
 constexpr std::uint64_t address_mask = (std::uint64_t(1) << address_bits) - 1;
 
 std::uint64_t note_of(const ReturnDesk& desk, std::size_t bytes) noexcept {
-    const std::uint64_t units = std::min<std::uint64_t>((bytes + 63) / 64, UINT16_MAX);
+    const std::uint64_t units = std::min<std::uint64_t>((std::max(bytes, held_bytes_least) + 63) / 64, UINT16_MAX);
     return std::uint64_t(reinterpret_cast<std::uintptr_t>(&desk)) | units << address_bits;
 }
 std::size_t held_of(std::uint64_t note) noexcept { return std::size_t(note >> address_bits) * 64; }
@@ -55,6 +55,7 @@ void XlioPort::turn_stack() {
     }
     for (; !doomed_.empty(); doomed_.pop()) calls_.socket_destroy(doomed_.front());
     if (backlogs_) serve_backlogs();
+    touch_short();
     settle();
 }
 
@@ -130,7 +131,7 @@ void XlioPort::on_received(abi::Socket, std::uintptr_t userdata, void* data, std
 
 /// The bytes as a slice: the stack's own buffer, or a copy when they are few or when too much is held. Empty: no memory.
 Buffer XlioPort::take_bytes(std::byte* data, std::uint32_t bytes, abi::Buf* buf) noexcept {
-    if (bytes > copied_bytes_most && desk_.held_bytes + bytes <= held_bytes_most) {
+    if (bytes > copied_bytes_most && desk_.held_bytes + bytes <= held_bytes_most_) {
         buf->userdata = note_of(desk_, bytes);
         if (auto wrapped = host_.heap().wrap(data, bytes, &XlioPort::give_back, buf)) {
             desk_.held_bytes += held_of(buf->userdata);
@@ -248,7 +249,7 @@ bool XlioPort::send_by_reference(XlioLink& link) {
     iovec pieces[gather_most];
     Request request{0, 0, true};
     std::uint32_t lkey = 0;
-    const std::uint64_t room = link.window_bytes - link.in_flight_bytes;
+    const std::uint64_t room = std::min<std::uint64_t>(send_bytes_most, link.window_bytes - link.in_flight_bytes);
     for (std::uint32_t i = 0; i < outbox.count() && request.slices < gather_most && request.bytes < room; ++i) {
         const Buffer& slice = outbox[i];
         if (slice.empty()) break;
@@ -260,8 +261,9 @@ bool XlioPort::send_by_reference(XlioLink& link) {
         }
         if (i > 0 && Domain::lkey_of(key) != lkey) break;
         lkey = Domain::lkey_of(key);
-        pieces[request.slices++] = {slice.data(), slice.size()};
-        request.bytes += slice.size();
+        const auto part = std::uint32_t(std::min<std::uint64_t>(slice.size(), room - request.bytes));
+        pieces[request.slices++] = {slice.data(), part};
+        request.bytes += part;
     }
     if (!link.requests.reserve(1) || !link.with_stack.reserve(request.slices)) return refused(link, ENOMEM);
     const abi::SendAttr attr{0, lkey, std::uintptr_t(link.next_operation)};
@@ -272,16 +274,27 @@ bool XlioPort::send_by_reference(XlioLink& link) {
     ++link.references_out;
     link.in_flight_bytes += request.bytes;
     link.inline_run = 0;
-    for (unsigned i = 0; i < request.slices; ++i) (void)link.with_stack.push(outbox.pop());  // reserved
+    for (unsigned i = 0; i < request.slices; ++i) {  // reserved
+        const auto part = std::uint32_t(pieces[i].iov_len);
+        if (part == outbox[0].size()) {
+            (void)link.with_stack.push(outbox.pop());
+            continue;
+        }
+        (void)link.with_stack.push(outbox[0].share(0, part));
+        outbox.drop_front(part);
+    }
     (void)link.requests.push(std::move(request));
     return true;
 }
 
 /// Always false.
 bool XlioPort::refused(XlioLink& link, int error) noexcept {
-    if (error == ENOMEM || error == EAGAIN) link.short_of_memory = true;
-    else link.failure = error;
-    touch(link);
+    if (error != ENOMEM && error != EAGAIN) {
+        link.failure = error;
+        touch(link);
+    } else if (!std::exchange(link.is_short, true)) {
+        link.next_short = std::exchange(short_, &link);
+    }
     return false;
 }
 
@@ -292,6 +305,11 @@ void XlioPort::touch(XlioLink& link) noexcept {
     link.next_touched = nullptr;
     (touched_first_ == nullptr ? touched_first_ : touched_last_->next_touched) = &link;
     touched_last_ = &link;
+}
+
+/// Links whose send was refused try again after each poll; that is no reason to stay awake.
+void XlioPort::touch_short() noexcept {
+    for (XlioLink* link = std::exchange(short_, nullptr); link != nullptr; link = std::exchange(link->next_short, nullptr)) touch(*link);
 }
 
 void XlioPort::settle() {
@@ -316,7 +334,7 @@ void XlioPort::settle(XlioLink& link) {
         end_link(link, Error::from_errno(link.failure, step), true);
     }
     if (link.state == State::open) {
-        const bool room = std::exchange(link.short_of_memory, false) || link.in_flight_bytes <= link.window_bytes / 2;
+        const bool room = std::exchange(link.is_short, false) || link.in_flight_bytes <= link.window_bytes / 2;
         if (link.finishing) {
             if (room && !link.outbox->empty()) push_outbox(link);
             const bool done = link.failure == 0 && link.outbox->empty() && link.references_out == 0;

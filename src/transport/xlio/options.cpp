@@ -2,9 +2,26 @@
 
 #include <cstring>
 
+#include "base/settings.hpp"
 #include "transport/options.hpp"
 
 namespace evpl::transport::xlio {
+
+namespace {
+
+constexpr std::uint64_t held_bytes_usual = 32u << 20;
+
+OptionSpec held_spec(std::uint64_t& held) noexcept {
+    return OptionSpec::bytes("held", held, 0, std::int64_t(1) << 40, "received bytes in the stack's own buffers, per loop; only as a setting");
+}
+
+}  // namespace
+
+std::size_t Options::held_bytes() noexcept {
+    std::uint64_t held = held_bytes_usual;
+    if (const base::Setting* set = base::settings().find("xlio", "held")) base::read_value(held_spec(held), set->value);
+    return std::size_t(held);
+}
 
 Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcept {
     Options o;
@@ -12,6 +29,7 @@ Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcep
     std::string_view congestion, library, probe, engine;
     bool unused_flag = true;
     std::int64_t unused = 0;
+    std::uint64_t held = held_bytes_usual;
     const OptionSpec specs[] = {
         OptionSpec::flag("nodelay", o.nodelay, "send small messages at once (TCP_NODELAY)"),
         OptionSpec::flag("keepalive", o.keepalive, "probe a silent peer (SO_KEEPALIVE)"),
@@ -29,12 +47,13 @@ Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcep
         OptionSpec::bytes("window", o.window_bytes, 64 << 10, 1 << 30, "bytes sent and not acknowledged, at the most"),
         OptionSpec::bytes("inline", o.inline_bytes, 0, 1024, "messages up to this are copied into the stack"),
         OptionSpec::flag("fallback", unused_flag, "the kernel's TCP where the card cannot serve an endpoint"),
+        held_spec(held),
         OptionSpec::text("library", library, 1, 400, "where libxlio is; only as a setting (EVPL_XLIO_LIBRARY)"),
         OptionSpec::text("probe", probe, 0, 400, "the program that tries the library first; only as a setting"),
         OptionSpec::flag("check", unused_flag, "look for a card before loading the library; only as a setting"),
     };
     if (const auto read = read_options(endpoint, specs, why); !read) return read.error();
-    for (const char* name : {"library", "probe", "check"})
+    for (const char* name : {"library", "probe", "check", "held"})
         if (endpoint.option(name).data() != nullptr)
             return base::refuse(why, Errc::bad_option, "option %s is the process's: set xlio.%s instead", name, name);
     std::memcpy(o.congestion, congestion.data(), congestion.size());

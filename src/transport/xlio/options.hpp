@@ -23,6 +23,9 @@ struct Options {
     std::uint32_t window_bytes = 2u << 20;   ///< sent and not acknowledged, at the most: the stack itself has no bound
     std::uint32_t inline_bytes = 128;        ///< up to here copied into the stack, beyond by reference
 
+    /// Of the stack's receive buffers, a loop's programs hold so much at the most (`xlio.held`); beyond it bytes are copied. The stack's
+    /// pool is the process's, it opens its window before we have the bytes, and drops packets when the pool is empty.
+    static std::size_t held_bytes() noexcept;
     /// Errors: unknown_option, bad_option.
     static Result<Options> read(const Endpoint& endpoint, Diagnostic& why) noexcept;
 };

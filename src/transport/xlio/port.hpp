@@ -18,9 +18,10 @@ class XlioPort;
 
 /// Received bytes up to this are copied, and the stack has its buffer back at once.
 inline constexpr std::uint32_t copied_bytes_most = 512;
-/// Of the stack's buffers, a loop's programs hold so much at the most; beyond it bytes are copied. The stack's pool is the process's, it
-/// opens its window before we have the bytes, and drops packets when the pool is empty.
-inline constexpr std::size_t held_bytes_most = 32u << 20;
+/// A buffer of the stack that a program holds counts as this much at the least, however few bytes are in it.
+inline constexpr std::size_t held_bytes_least = 2048;
+/// Bytes of one send: the larger ones go in parts, so that a stack that is short of memory can take some, and progress is seen.
+inline constexpr std::uint32_t send_bytes_most = 256u << 10;
 /// So many bytes may leave inline before a send by reference, whose completion tells that they have arrived.
 inline constexpr std::uint32_t inline_run_bytes = 16u << 10;
 /// Peers that wait at a paused listener; more are reset. The stack has no backlog of its own.
@@ -56,7 +57,7 @@ public:
     State state = State::free;
     bool touched = false;          ///< in the port's list of links that need a look after the poll
     bool blocked = false;          ///< flush said so, writable() is owed
-    bool short_of_memory = false;  ///< the stack said ENOMEM: after the next poll
+    bool is_short = false;         ///< the stack said ENOMEM: in the port's list for after the next poll
     std::uint32_t inline_bytes = 0;
     std::uint32_t inline_run = 0;  ///< bytes sent inline since the last send by reference
     std::uint32_t window_bytes = 0;
@@ -68,6 +69,7 @@ public:
     memory::RingQueue<Request, 8> requests;
     SliceQueue with_stack;
     XlioLink* next_touched = nullptr;
+    XlioLink* next_short = nullptr;
     // -- now and then
     bool established = false;      ///< the stack said so
     bool end_heard = false;        ///< the peer's FIN, maybe before its last bytes
@@ -189,6 +191,7 @@ private:
     void settle(XlioLink& link);
     void settle();
     void touch(XlioLink& link) noexcept;
+    void touch_short() noexcept;
     bool push_outbox(XlioLink& link);
     bool send_inline(XlioLink& link);
     bool send_by_reference(XlioLink& link);
@@ -209,6 +212,8 @@ private:
     std::int64_t look_again_ns_ = INT64_MAX;
     XlioLink* touched_first_ = nullptr;
     XlioLink* touched_last_ = nullptr;
+    XlioLink* short_ = nullptr;
+    std::size_t held_bytes_most_ = 0;
     memory::RingQueue<abi::Socket, 4> doomed_;  ///< accepted, and nobody's: destroyed after the poll
     XlioListening* listenings_ = nullptr;
 

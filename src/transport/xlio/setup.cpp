@@ -62,6 +62,7 @@ Result<Port*> XlioPort::open(Host& host, const abi::Calls& calls) noexcept {
         delete port;
         return Error::from_errno(os, Step::open);
     }
+    port->held_bytes_most_ = Options::held_bytes();
     return static_cast<Port*>(port);
 }
 
@@ -120,6 +121,11 @@ XlioLink* XlioPort::take_link() noexcept {
 
 /// The stack has nothing of the link any more.
 void XlioPort::release(XlioLink& link) {
+    for (XlioLink** at = &short_; *at != nullptr; at = &(*at)->next_short) {
+        if (*at != &link) continue;
+        *at = link.next_short;
+        break;
+    }
     const std::uint32_t generation = link.generation + 1;
     link.~XlioLink();
     new (&link) XlioLink;
