@@ -32,6 +32,7 @@ step coverage make coverage
 step deb make deb
 step deb-try tests/install/try_packages.sh build/deb
 step connects scripts/connects.sh "${CONNECTS:-100000}"
+step xlio env EVPL_TEST_CONNECTS="${CONNECTS:-100000}" EVPL_WATCHDOG_S=1800 build/dev/tests/xlio_tests --gtest_filter='XlioScale.*'
 step bench make bench
 printf '%s\n' "" "${rows[@]}"
 exit "$code"

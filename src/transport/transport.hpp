@@ -274,6 +274,10 @@ struct Choice {
 /// Errors: unknown_scheme, transport_absent; the sentence tells what would be right.
 Result<Choice> choose(const Endpoint& endpoint, Diagnostic& why) noexcept;
 
+/// Where an endpoint goes that its own device cannot serve (transport_absent): the backend of Scheme::fallback, and the endpoint in its
+/// words, without the options that it does not know. False: nowhere, because there is no such scheme or `fallback=off` forbids it.
+bool fall_back(const Choice& from, const Endpoint& endpoint, Choice& to, Endpoint& instead) noexcept;
+
 /// The sleeper of a loop whose ports bring none of their own.
 Result<Sleeper*> open_sleeper() noexcept;
 
