@@ -582,6 +582,7 @@ typedef struct evpl_loop_metrics {
     uint64_t compacted_bytes;   /**< copied so that a small slice does not pin a large block */
     uint64_t buffers_out;       /**< blocks in use */
     uint64_t slab_bytes;        /**< memory held by this loop */
+    uint64_t fallbacks;         /**< connects and listeners that the kernel serves because their own device cannot */
 } evpl_loop_metrics;
 /** Counters of a listener since it was made. */
 typedef struct evpl_listener_metrics {

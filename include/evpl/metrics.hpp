@@ -27,6 +27,7 @@ struct LoopMetrics {
     std::uint64_t compacted_bytes = 0;   ///< copied so that a small slice does not pin a large block
     std::uint64_t buffers_out = 0;       ///< blocks in use
     std::uint64_t slab_bytes = 0;        ///< memory held by this loop
+    std::uint64_t fallbacks = 0;         ///< connects and listeners that the kernel serves because their own device cannot
 };
 
 /// Of one listener, since it was made.

@@ -123,18 +123,25 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
     messages_in += arrival.end_of_message ? 1 : 0;
     if (descriptors.size() >= descriptors_most) [[unlikely]] set_pause(true);  // a peer must not use up what the process may open
     if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]] {
-        const std::size_t most = receive_most();
-        if (caps_now().receive_pause && inbox.bytes() >= most) set_pause(true);
-        else if (!caps_now().receive_pause && inbox.bytes() > most) return begin_close(Error(Errc::receive_limit, Step::recv));
+        if (caps_now().receive_pause && inbox.bytes() >= receive_most()) set_pause(true);
     }
     note(ev_recv);
 }
 
 std::size_t ConnectionState::receive_most() noexcept {
-    const std::size_t usual = std::max(limits.receive, want_bytes);
+    // Who cannot be stopped may be ahead of a reader that keeps up on the whole: a burst is no reason to lose the connection.
+    constexpr std::size_t unstoppable_factor = 16;
+    const std::size_t factor = caps_now().receive_pause ? 1 : unstoppable_factor;
+    const std::size_t usual = std::max<std::size_t>(limits.receive * factor, want_bytes);
     if (is_message()) return messages_in > 0 ? usual : std::max<std::size_t>(usual, caps_now().message_bytes_max);
     if (!by_frames) return usual;
     return std::max<std::size_t>(usual, frame_left != 0 ? frame_left : limits.message);
+}
+
+/// Where the sender cannot be stopped, a program that has had its chance to read and left too much unread loses the connection.
+void ConnectionState::end_beyond_limit() noexcept {
+    if (phase != Phase::open || caps_now().receive_pause || inbox.bytes() <= receive_most()) return;
+    begin_close(Error(Errc::receive_limit, Step::recv));
 }
 
 // The port does not land, or did so before it knew of the block: copied here.
@@ -362,7 +369,10 @@ void ConnectionState::dispatch() {
     const std::uint32_t now = std::exchange(events, 0);
     if ((now & ev_open) != 0 && phase == Phase::opening) call_open();
     if (phase == Phase::open) {
-        if ((now & ev_recv) != 0) call_recv();
+        if ((now & ev_recv) != 0) {
+            call_recv();
+            if (inbox.bytes() > limits.receive) [[unlikely]] end_beyond_limit();
+        }
         if ((now & ev_sent) != 0 && phase == Phase::open && sent_since > 0) {
             const std::size_t bytes = std::exchange(sent_since, 0);
             guard([&] { handler->on_sent(self, *this, bytes); });

@@ -76,6 +76,7 @@ public:
     }
     /// Unread bytes at which reading stops: more than the limit while the next message or recv_exactly needs it.
     std::size_t receive_most() noexcept;
+    void end_beyond_limit() noexcept;
     void end_landing() noexcept;
     void arm_deadlines() noexcept;
     /// A receive deadline counts: we have read all there is. Not while unread bytes stop reading; that is our own time.

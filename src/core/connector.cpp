@@ -49,6 +49,26 @@ Error explain(Error error, const Endpoint& to, Diagnostic& why) noexcept {
     return error;
 }
 
+/// Opens a link to `address`; where the device cannot, by the transport that stands in for it, and `choice` says so then.
+Result<transport::Link*> open_link(LoopCore& core, transport::Port* port, transport::Choice& choice, const Endpoint& to, const Address& address,
+                                   transport::Sink& sink, transport::SendQueue& outbox, Diagnostic& why) noexcept {
+    Error error(Errc::transport_absent, Step::open);
+    if (port != nullptr) {
+        const auto link = port->connect(to, address, sink, outbox, why);
+        if (link) return *link;
+        error = link.error();
+    }
+    transport::Choice other;
+    Endpoint instead;
+    if (error.code() != Errc::transport_absent || !transport::fall_back(choice, to, other, instead)) return error;
+    const auto second = core.port_of(*other.transport);
+    if (!second) return second.error();
+    core.note_fallback(*choice.scheme, *other.scheme, to, why.view());
+    why = {};
+    choice = other;
+    return (*second)->connect(instead, address, sink, outbox, why);
+}
+
 }  // namespace
 
 // -- attempts --------------------------------------------------------------------------------------------------
@@ -88,6 +108,7 @@ public:
     transport::Link* link = nullptr;
     transport::SendQueue outbox;    // stays empty; the connection's own takes its place
     Address address;
+    const transport::Scheme* scheme = nullptr;
 };
 
 bool Connector::try_address(const Address& address) noexcept {
@@ -97,13 +118,15 @@ bool Connector::try_address(const Address& address) noexcept {
         return false;
     }
     Diagnostic why;
-    const auto link = port_.connect(endpoint_, address, *attempt, attempt->outbox, why);
+    transport::Choice by = choice_;
+    const auto link = open_link(core, port_, by, endpoint_, address, *attempt, attempt->outbox, why);
     if (!link) {
         note_failure(link.error());
         delete attempt;
         return false;
     }
     attempt->link = *link;
+    attempt->scheme = by.scheme;
     attempt->next = std::exchange(attempts_, attempt);
     core.enroll(*attempt);
     core.passed_away(*attempt);  // nobody's callbacks depend on it
@@ -127,6 +150,7 @@ void Connector::opened(Attempt& attempt) noexcept {
     forget(attempt);
     ConnectionState& winner = *std::exchange(connection_, nullptr);
     winner.connector = nullptr;
+    winner.scheme = attempt.scheme;
     winner.attach(*attempt.link);
     winner.opened();
     core.bury(attempt);
@@ -152,8 +176,8 @@ void Connector::note_failure(Error error) noexcept {
 
 // -- the race --------------------------------------------------------------------------------------------------
 
-Connector::Connector(ConnectionState& connection, transport::Port& port, const Endpoint& to) noexcept
-    : Member(connection.core), connection_(&connection), port_(port), endpoint_(to) {
+Connector::Connector(ConnectionState& connection, transport::Port* port, const transport::Choice& choice, const Endpoint& to) noexcept
+    : Member(connection.core), connection_(&connection), port_(port), choice_(choice), endpoint_(to) {
     question_.owner = this;
     question_.answered = [](Resolver::Query& query, const Resolver::Answer& answer) { static_cast<Question&>(query).owner->answered(answer); };
     delay_.owner = this;
@@ -166,20 +190,24 @@ Connector::Connector(ConnectionState& connection, transport::Port& port, const E
 
 Error Connector::start(ConnectionState& connection, const transport::Choice& choice, const Endpoint& to, Diagnostic& why) noexcept {
     LoopCore& core = connection.core;
-    const auto port = core.port_of(*choice.transport);
-    if (!port) return explain(port.error(), to, why);
+    const auto opened = core.port_of(*choice.transport);
+    // Who has a stand-in need not be there.
+    if (!opened && (opened.error().code() != Errc::transport_absent || choice.scheme->fallback.empty())) return explain(opened.error(), to, why);
+    transport::Port* const port = opened ? *opened : nullptr;
     Address known[2];
     const bool named = choice.scheme->has_address;
     if (named && to.host() == "*") return no_any(to, why);
     const unsigned count = named ? Resolver::known(to.host(), known) : 0;
     if (!named || count == 1) {
         if (named) known[0].port = to.port();
-        const auto link = (*port)->connect(to, known[0], connection, connection.outbox, why);
+        transport::Choice by = choice;
+        const auto link = open_link(core, port, by, to, known[0], connection, connection.outbox, why);
         if (!link) return explain(link.error(), to, why);
+        connection.scheme = by.scheme;
         connection.attach(**link);
         return {};
     }
-    auto* made = new (std::nothrow) Connector(connection, **port, to);
+    auto* made = new (std::nothrow) Connector(connection, port, choice, to);
     if (made == nullptr) return explain(Error(Errc::out_of_memory, Step::connect), to, why);
     Error error;
     if (count > 0) {

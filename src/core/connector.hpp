@@ -50,7 +50,7 @@ private:
         std::uint8_t tried = 0;
     };
 
-    Connector(ConnectionState& connection, transport::Port& port, const Endpoint& to) noexcept;
+    Connector(ConnectionState& connection, transport::Port* port, const transport::Choice& choice, const Endpoint& to) noexcept;
     ~Connector() = default;
 
     void answered(const Resolver::Answer& answer) noexcept;
@@ -65,7 +65,8 @@ private:
     void wind_up() noexcept;
 
     ConnectionState* connection_;   // null once it is decided
-    transport::Port& port_;
+    transport::Port* port_;         // null: only the stand-in is there
+    transport::Choice choice_;
     Endpoint endpoint_;
     Question question_;
     Delay delay_;

@@ -85,22 +85,65 @@ Result<ListenerState*> make_listener(LoopCore& core, std::string_view url, const
 
 }  // namespace
 
+namespace {
+
+/// The listener of the transport that stands in: at `port` where the first one listens already.
+Error open_beside(ListenerState& state, bool shared, std::uint16_t port, std::string_view reason, Diagnostic& why) noexcept {
+    transport::Choice other;
+    Endpoint instead;
+    if (!transport::fall_back(state.choice, state.endpoint, other, instead)) return Error(Errc::transport_absent, Step::listen);
+    if (port != 0) {
+        char url[Endpoint::text_bytes_max + 1];
+        std::snprintf(url, sizeof url, "%.*s://%.*s:%u%s%.*s", int(instead.scheme().size()), instead.scheme().data(), int(instead.host().size()),
+                      instead.host().data(), unsigned(port), instead.query().empty() ? "" : "?", int(instead.query().size()), instead.query().data());
+        const auto parsed = Endpoint::parse(url);
+        if (!parsed) return parsed.error();
+        instead = *parsed;
+    }
+    const auto second = state.core.port_of(*other.transport);
+    if (!second) return second.error();
+    const auto listening = (*second)->listen(instead, shared, state, why);
+    if (!listening) return listening.error();
+    state.beside = *listening;
+    state.beside_scheme = other.scheme;
+    if (!reason.empty()) state.core.note_fallback(*state.choice.scheme, *other.scheme, state.endpoint, reason);
+    return {};
+}
+
+/// One listener, or two: a device serves its own addresses, and "*" means all of this machine's.
+Error open_listenings(ListenerState& state, bool shared, Diagnostic& why) noexcept {
+    const auto port = state.core.port_of(*state.choice.transport);
+    const auto listening = port ? (*port)->listen(state.endpoint, shared, state, why) : Result<transport::Listening*>(port.error());
+    if (listening) {
+        state.listening = *listening;
+        if (state.endpoint.host() != "*" || state.choice.scheme->fallback.empty()) return {};
+        const Error error = open_beside(state, true, state.listening->port_number(), {}, why);
+        return error == Errc::transport_absent ? Error() : error;  // nothing stands in: the device's addresses alone
+    }
+    if (listening.error().code() != Errc::transport_absent || state.choice.scheme->fallback.empty()) return listening.error();
+    Diagnostic second;
+    const Error error = open_beside(state, shared, 0, why.view().empty() ? std::string_view("it is absent") : why.view(), second);
+    if (error.ok()) return error;
+    if (error != Errc::transport_absent) why = second;
+    return error == Errc::transport_absent ? listening.error() : error;
+}
+
+}  // namespace
+
 Result<ListenerState*> open_listener(LoopCore& core, std::string_view url, const detail::ConnectionFactory& factory, bool shared) noexcept {
     const auto made = make_listener(core, url, factory);
     if (!made) return made.error();
     ListenerState* state = *made;
     Diagnostic why;
-    const auto port = core.port_of(*state->choice.transport);
-    const auto listening = port ? (*port)->listen(state->endpoint, shared, *state, why) : Result<transport::Listening*>(port.error());
-    if (!listening) {
+    const Error error = open_listenings(*state, shared, why);
+    if (!error.ok()) {
         state->handle_dropped = true;
         state->close_now();
-        return failed(core, listening.error(), why, url);
+        return failed(core, error, why, url);
     }
-    state->listening = *listening;
-    const transport::Scheme& scheme = *state->choice.scheme;
-    base::log_format(LogLevel::info, "%s: listening at %.*s: %.*s", core.options.name, int(state->listening->url().size()),
-                     state->listening->url().data(), int(scheme.summary.size()), scheme.summary.data());
+    const transport::Scheme& scheme = state->listening != nullptr ? *state->choice.scheme : *state->beside_scheme;
+    base::log_format(LogLevel::info, "%s: listening at %.*s: %.*s", core.options.name, int(state->shown()->url().size()),
+                     state->shown()->url().data(), int(scheme.summary.size()), scheme.summary.data());
     return state;
 }
 
@@ -113,7 +156,8 @@ void ListenerState::close_now() noexcept {
     closed_ = true;
     origin->listener = nullptr;
     if (listening != nullptr) listening->close();
-    listening = nullptr;
+    if (beside != nullptr) beside->close();
+    listening = beside = nullptr;
     core.passed_away(*this);
     if (handle_dropped) core.bury(*this);
 }
@@ -146,6 +190,7 @@ bool ListenerState::accepted(transport::Link& link) {
     ConnectionState* connection = make_connection();
     if (connection == nullptr) return false;
     connection->attach(link);
+    if (beside != nullptr && link.port == beside->port) connection->scheme = beside_scheme;
     update_pause();
     return true;
 }
@@ -168,9 +213,11 @@ void ListenerState::adopt(int descriptor, const Address& peer) noexcept {
 
 void ListenerState::update_pause() noexcept {
     paused_by_limit = origin->open_max != 0 && origin->open >= origin->open_max;
-    if (listening == nullptr) return;
-    if (paused_by_limit || paused_by_user) listening->pause();
-    else listening->resume();
+    for (transport::Listening* one : {listening, beside}) {
+        if (one == nullptr) continue;
+        if (paused_by_limit || paused_by_user) one->pause();
+        else one->resume();
+    }
 }
 
 void ListenerState::connection_closed() noexcept {
@@ -186,15 +233,15 @@ void ListenerState::paused(Error why) {
     last_line_ns = now;
     char text[160];
     why.describe(text, sizeof text);
-    base::log_format(LogLevel::warning, "%s: accepting at %.*s waits: %s", core.options.name, int(listening->url().size()),
-                     listening->url().data(), text);
+    base::log_format(LogLevel::warning, "%s: accepting at %.*s waits: %s", core.options.name, int(shown()->url().size()),
+                     shown()->url().data(), text);
 }
 
 void ListenerState::failed(Error error) {
     char text[160];
     error.describe(text, sizeof text);
-    base::log_format(LogLevel::error, "%s: the listener at %.*s failed: %s", core.options.name, int(listening->url().size()),
-                     listening->url().data(), text);
+    base::log_format(LogLevel::error, "%s: the listener at %.*s failed: %s", core.options.name, int(shown()->url().size()),
+                     shown()->url().data(), text);
 }
 
 }  // namespace core
@@ -202,10 +249,10 @@ void ListenerState::failed(Error error) {
 // -- public ----------------------------------------------------------------------------------------------------
 
 std::string_view Listener::url() const noexcept {
-    return state_ != nullptr && state_->listening != nullptr ? state_->listening->url() : std::string_view();
+    return state_ != nullptr && state_->shown() != nullptr ? state_->shown()->url() : std::string_view();
 }
 std::uint16_t Listener::port() const noexcept {
-    return state_ != nullptr && state_->listening != nullptr ? state_->listening->port_number() : std::uint16_t(0);
+    return state_ != nullptr && state_->shown() != nullptr ? state_->shown()->port_number() : std::uint16_t(0);
 }
 void Listener::pause() noexcept {
     if (state_ == nullptr) return;

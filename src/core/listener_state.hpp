@@ -46,6 +46,9 @@ public:
     transport::Choice choice;
     Endpoint endpoint;
     transport::Listening* listening = nullptr;
+    transport::Listening* beside = nullptr;  ///< of the transport that stands in where `listening` does not reach; may be the only one
+    const transport::Scheme* beside_scheme = nullptr;
+    const transport::Listening* shown() const noexcept { return listening != nullptr ? listening : beside; }
     HandOut hand_out;
     std::uint64_t accept_pauses = 0;
     bool handle_dropped = false;

@@ -135,6 +135,13 @@ Result<transport::Port*> LoopCore::port_of(transport::Transport& transport) noex
     return entry->port;
 }
 
+void LoopCore::note_fallback(const transport::Scheme& wanted, const transport::Scheme& instead, const Endpoint& endpoint, std::string_view why) noexcept {
+    ++metrics.fallbacks;
+    if (std::exchange(fallback_told_, true)) return;
+    base::log_format(LogLevel::warning, "%s: %.*s cannot serve %.*s, %.*s does: %.*s", options.name, int(wanted.name.size()), wanted.name.data(),
+                     int(endpoint.host().size()), endpoint.host().data(), int(instead.name.size()), instead.name.data(), int(why.size()), why.data());
+}
+
 void LoopCore::set_alarm(transport::Port& port, std::int64_t at_ns) noexcept {
     for (PortEntry* entry = ports_; entry != nullptr; entry = entry->next) {
         if (entry->port == &port) return timers.set_alarm(*entry, now_ns(), at_ns);

@@ -78,6 +78,8 @@ public:
     }
 
     Result<transport::Port*> port_of(transport::Transport& transport) noexcept;
+    /// Counts an endpoint that another transport serves, and says so in the log, once per loop.
+    void note_fallback(const transport::Scheme& wanted, const transport::Scheme& instead, const Endpoint& endpoint, std::string_view why) noexcept;
     Resolver* resolver() noexcept;  ///< null: out of memory
 
     /// Flushes this member again in a turn after the registrar has rung.
@@ -171,6 +173,7 @@ private:
     PortEntry* ports_ = nullptr;
     bool memory_ports_ = false;
     bool poll_again_ = false;
+    bool fallback_told_ = false;
     // The clock costs as much as all else that an idle turn does: it is read when somebody asks, once per turn.
     mutable std::int64_t now_ns_ = 0;
     mutable bool now_stale_ = true;

@@ -5,6 +5,7 @@
 
 #include "base/log_line.hpp"
 #include "base/option.hpp"
+#include "base/settings.hpp"
 #include "transport/common/epoll_sleeper.hpp"
 #include "transport/inproc/inproc.hpp"
 #include "transport/rdma/rdma.hpp"
@@ -12,11 +13,13 @@
 #include "transport/socket/socket.hpp"
 #include "transport/transport.hpp"
 #include "transport/uring/uring.hpp"
+#include "transport/xlio/xlio.hpp"
 
 namespace evpl::transport {
 
 std::span<Transport* const> all_transports() noexcept {
-    static const std::array<Transport*, 6> list{&socket_transport(), &uring_transport(), &rdma_transport(), &rdma_ud_transport(), &inproc_transport(), &sim_transport()};
+    static const std::array<Transport*, 7> list{&socket_transport(),  &uring_transport(),  &xlio_transport(), &rdma_transport(),
+                                                &rdma_ud_transport(), &inproc_transport(), &sim_transport()};
     return list;
 }
 
@@ -65,7 +68,9 @@ Result<Choice> choose_generic(std::string_view scheme, std::string_view wire, Di
     for (Transport* transport : all_transports()) {
         for (const Scheme& one : transport->schemes()) {
             if (one.wire != wire || one.preference == 0) continue;
-            Choice& among = transport->probe(one).present ? best : missed;
+            const bool present = transport->probe(one).present;
+            if (!present && one.needs_card) continue;  // most machines have none: no news
+            Choice& among = present ? best : missed;
             if (among.scheme == nullptr || one.preference > among.scheme->preference) among = {transport, &one};
         }
     }
@@ -77,7 +82,50 @@ Result<Choice> choose_generic(std::string_view scheme, std::string_view wire, Di
     return say(why, Errc::transport_absent, "%.*s:// found no present transport", scheme);
 }
 
+bool may_fall_back(const Scheme& scheme, const Endpoint& endpoint) noexcept {
+    bool allowed = true;
+    const auto spec = base::OptionSpec::flag("fallback", allowed, "");
+    if (const auto asked = endpoint.option(spec.name); asked.data() != nullptr) {
+        if (!asked.empty()) base::read_value(spec, asked);
+    } else if (const base::Setting* set = base::settings().find(scheme.name, spec.name)) {
+        base::read_value(spec, set->value);
+    }
+    return allowed;
+}
+
+/// "?a=1&b=2" of those options that `to` knows.
+void translate_query(std::string_view query, const Choice& to, char* text, std::size_t room) noexcept {
+    text[0] = '\0';
+    std::size_t used = 0;
+    while (!query.empty()) {
+        const std::string_view item = query.substr(0, query.find('&'));
+        query = item.size() < query.size() ? query.substr(item.size() + 1) : std::string_view();
+        char alone[Endpoint::text_bytes_max + 1];
+        std::snprintf(alone, sizeof alone, "%.*s://127.0.0.1:1?%.*s", int(to.scheme->name.size()), to.scheme->name.data(), int(item.size()), item.data());
+        const auto parsed = Endpoint::parse(alone);
+        Diagnostic why;
+        if (!parsed || !to.transport->caps(*to.scheme, *parsed, why)) continue;
+        const int n = std::snprintf(text + used, room - used, "%s%.*s", used == 0 ? "?" : "&", int(item.size()), item.data());
+        if (n < 0 || std::size_t(n) >= room - used) return;
+        used += std::size_t(n);
+    }
+}
+
 }  // namespace
+
+bool fall_back(const Choice& from, const Endpoint& endpoint, Choice& to, Endpoint& instead) noexcept {
+    if (from.scheme->fallback.empty() || !may_fall_back(*from.scheme, endpoint)) return false;
+    to = find(from.scheme->fallback);
+    if (to.transport == nullptr || !to.transport->probe(*to.scheme).present) return false;
+    char query[Endpoint::text_bytes_max + 1], url[2 * Endpoint::text_bytes_max];
+    translate_query(endpoint.query(), to, query, sizeof query);
+    const bool bracket = endpoint.host().find(':') != std::string_view::npos;
+    std::snprintf(url, sizeof url, "%.*s://%s%.*s%s:%u%s", int(to.scheme->name.size()), to.scheme->name.data(), bracket ? "[" : "",
+                  int(endpoint.host().size()), endpoint.host().data(), bracket ? "]" : "", unsigned(endpoint.port()), query);
+    const auto parsed = Endpoint::parse(url);
+    if (parsed) instead = *parsed;
+    return parsed.ok();
+}
 
 Result<Choice> choose(const Endpoint& endpoint, Diagnostic& why) noexcept {
     const std::string_view scheme = endpoint.scheme();
@@ -91,7 +139,9 @@ Result<Choice> choose(const Endpoint& endpoint, Diagnostic& why) noexcept {
             say_fallback(*driven.scheme, *named.scheme, probe);
         }
         const Probe probe = named.transport->probe(*named.scheme);
-        if (probe.present) return named;
+        Endpoint unused;
+        Choice instead;
+        if (probe.present || fall_back(named, endpoint, instead, unused)) return named;
         return say(why, Errc::transport_absent, "%.*s:// is not present here: %.*s", scheme, probe.reason);
     }
     return say(why, Errc::unknown_scheme, "no transport is called \"%.*s\"; `evpl info` lists what there is", scheme);

@@ -236,6 +236,8 @@ struct Scheme {
     Kind kind;
     bool has_address;             ///< host is a name or IP address to resolve, and a port is needed
     std::uint8_t preference;      ///< of stream:// and dgram://: the highest present wins; 0: only by name
+    bool needs_card = false;      ///< lives on a network card of one kind: its absence is no news
+    std::string_view fallback = {};  ///< the scheme that takes an endpoint over where this one answers transport_absent; empty: none
 };
 
 /// Present, or absent with a reason and the remedy.
@@ -271,6 +273,10 @@ struct Choice {
 };
 /// Errors: unknown_scheme, transport_absent; the sentence tells what would be right.
 Result<Choice> choose(const Endpoint& endpoint, Diagnostic& why) noexcept;
+
+/// Where an endpoint goes that its own device cannot serve (transport_absent): the backend of Scheme::fallback, and the endpoint in its
+/// words, without the options that it does not know. False: nowhere, because there is no such scheme or `fallback=off` forbids it.
+bool fall_back(const Choice& from, const Endpoint& endpoint, Choice& to, Endpoint& instead) noexcept;
 
 /// The sleeper of a loop whose ports bring none of their own.
 Result<Sleeper*> open_sleeper() noexcept;
