@@ -120,7 +120,7 @@ target_link_libraries(evpl_xlio_probe PRIVATE ${CMAKE_DL_LIBS})
 target_compile_definitions(xlio_tests PRIVATE XLIO_DOUBLE_PATH="${evpl_xlio_double}" XLIO_PROBE_PATH="${PROJECT_BINARY_DIR}/libexec/evpl-xlio-probe")
 add_dependencies(xlio_tests xlio_double evpl_xlio_probe)
 evpl_add_xlio_test(conformance_xlio_b conformance_tests "*/xlio" "layout=B" TIMEOUT 180)
-evpl_add_xlio_test(conformance_xlio_a conformance_tests "*/xlio" "layout=A,seed=7,split,closed_first,late=3,enomem=5" TIMEOUT 180)
+evpl_add_xlio_test(conformance_xlio_a conformance_tests "*/xlio" "layout=A,seed=7,split,closed_first,late=3,enomem=50" TIMEOUT 180)
 
 # Programs whose n-th call fails, and what makes it fail: preloaded, so it must not bring a sanitizer of its own.
 add_library(failonce_shim MODULE ${PROJECT_SOURCE_DIR}/tests/failonce/shim.c)
