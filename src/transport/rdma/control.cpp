@@ -146,6 +146,16 @@ void Control::ask(Session& session, Session::Ask what) noexcept {
     wake();
 }
 
+/// Under the mutex.
+void Control::unask(Session& session) noexcept {
+    Session* before = nullptr;
+    for (Session* each = state_.first_ask; each != &session; each = each->next_ask) before = each;
+    (before == nullptr ? state_.first_ask : before->next_ask) = session.next_ask;
+    if (state_.last_ask == &session) state_.last_ask = before;
+}
+
+bool Control::is_here() const noexcept { return ::getpid() == state_.owner; }
+
 void Control::tell(Session& session, std::uint32_t what) noexcept {
     Mailbox& home = *session.home;
     {
@@ -189,6 +199,7 @@ Session* Control::make(Mailbox& home) noexcept {
 void Control::forget(Session& session) noexcept {
     {
         const std::lock_guard lock(state_.mutex);
+        if (session.asks != 0) unask(session);  // asked after the thread had spoken its last word
         (session.previous == nullptr ? session.home->sessions_ : session.previous->next) = session.next;
         if (session.next != nullptr) session.next->previous = session.previous;
     }
@@ -222,8 +233,8 @@ void Control::do_asked() noexcept {
             if (session == nullptr) return;
             state_.first_ask = session->next_ask;
             asks = std::exchange(session->asks, 0);
+            if (session->finished) continue;  // looked at here: outside the mutex its loop may forget it
         }
-        if (session->finished) continue;
         if ((asks & Session::ask_finish) != 0) {
             finish(*session);
             continue;
@@ -589,7 +600,7 @@ void Control::close_places() noexcept {
 // -- the end of a port -----------------------------------------------------------------------------------------
 
 void Control::close(Mailbox& home) noexcept {
-    if (::getpid() != state_.owner) return;  // in a forked child there is no such thread, and nothing of it is ours
+    if (!is_here()) return;  // in a forked child there is no such thread, and nothing of it is ours
     std::unique_lock lock(state_.mutex);
     home.closing_ = true;
     home.next_ = std::exchange(state_.closing, &home);

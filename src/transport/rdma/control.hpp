@@ -151,6 +151,9 @@ public:
     /// Started by the first call; never joined. Errors: out_of_memory, device_error. Thread: any.
     static Result<Control*> instance() noexcept;
 
+    /// False in a forked child, which has no such thread.
+    bool is_here() const noexcept;
+
     /// Thread: the loop's. `session` is the control thread's until it tells.
     void ask(Session& session, Session::Ask what) noexcept;
     /// A fresh session of `home`; null: out of memory.
@@ -177,6 +180,7 @@ private:
     static void* run(void* control) noexcept;
     rdma_event_channel* events() const noexcept;
     void tell(Session& session, std::uint32_t what) noexcept;
+    void unask(Session& session) noexcept;
     void wake() noexcept;
     void do_asked() noexcept;
     void hear_events() noexcept;

@@ -20,6 +20,7 @@ Result<Port*> open_port(Host& host) noexcept {
     if (!sleeper) return sleeper.error();
     const auto control = Control::instance();
     if (!control) return control.error();
+    if (!(*control)->is_here()) return Error(Errc::misuse, Step::open);  // a forked child: exec first
     auto* port = new (std::nothrow) Made(host, **sleeper, **control);
     if (port == nullptr) return Error(Errc::out_of_memory, Step::open);
     return static_cast<Port*>(port);
