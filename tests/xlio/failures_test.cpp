@@ -95,11 +95,11 @@ bool drive_until(Loop& loop, Done done, Duration limit = 30_s) {
 
 /// echo LISTEN CONNECT-HOST BYTES CHUNK: "ok scheme=xlio fallbacks=0" or what went wrong.
 int echo(const std::vector<std::string>& arguments) {
+    Client client;
     Loop loop;
     auto listener = listen(loop, arguments[0], [](Connection&) { return Echo{}; });
     if (!listener) return std::printf("listen: %s\n", text_of(listener.error()).c_str()), 0;
     const std::string url = "xlio://" + arguments[1] + ":" + std::to_string(listener->port());
-    Client client;
     client.total = std::stoul(arguments[2]);
     client.chunk = std::stoul(arguments[3]);
     if (auto made = connect(loop, url, client); !made) return std::printf("connect: %s\n", text_of(made.error()).c_str()), 0;
@@ -151,10 +151,10 @@ int keep(const std::vector<std::string>&) {
 int many(const std::vector<std::string>& arguments) {
     const std::size_t count = std::stoul(arguments[0]);
     if (raise_file_limit() < 4 * count + 100) return std::printf("SKIP too few descriptors\n"), 0;
+    std::vector<std::unique_ptr<Client>> clients;
     Loop loop;
     auto listener = listen(loop, "xlio://127.0.0.1:0", [](Connection&) { return Echo{}; });
     if (!listener) return 3;
-    std::vector<std::unique_ptr<Client>> clients;
     std::size_t answered = 0, begun = 0;
     const auto settled = [&] {
         answered = 0;

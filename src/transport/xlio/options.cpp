@@ -56,7 +56,7 @@ Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcep
     for (const char* name : {"library", "probe", "check", "held"})
         if (endpoint.option(name).data() != nullptr)
             return base::refuse(why, Errc::bad_option, "option %s is the process's: set xlio.%s instead", name, name);
-    std::memcpy(o.congestion, congestion.data(), congestion.size());
+    if (!congestion.empty()) std::memcpy(o.congestion, congestion.data(), congestion.size());
     return o;
 }
 
