@@ -76,12 +76,21 @@ UdPort::~UdPort() {
         if (link->unacknowledged_receives > 0) verbs().ibv_ack_cq_events(link->queues.receives, link->unacknowledged_receives);
     }
     control_.close(mailbox_);
-    while (UdLink* link = links_) {
-        links_ = link->next;
-        delete[] link->peers;
-        delete[] link->heads;
-        delete link;
+    for (UdLink** list : {&links_, &free_links_}) {
+        while (UdLink* link = *list) {
+            *list = link->next;
+            delete[] link->peers;
+            delete[] link->heads;
+            delete link;
+        }
     }
+}
+
+UdLink* UdPort::take_link() noexcept {
+    if (free_links_ == nullptr) return new (std::nothrow) UdLink;
+    UdLink* link = free_links_;
+    free_links_ = std::exchange(link->next, nullptr);
+    return link;
 }
 
 Result<Listening*> UdPort::listen(const Endpoint&, bool, Acceptor&, Diagnostic&) { return Error(Errc::not_supported, Step::listen); }
@@ -89,10 +98,10 @@ Result<Link*> UdPort::connect(const Endpoint&, const Address&, Sink&, SendQueue&
 
 Result<Link*> UdPort::bind(const Endpoint& at, const Address* remote, Sink& sink, SendQueue& outbox, Diagnostic& why) {
     if (const auto read = read_options(at, {}, why); !read) return read.error();
-    auto* link = new (std::nothrow) UdLink;
+    UdLink* link = take_link();
     Session* session = link != nullptr ? control_.make(mailbox_) : nullptr;
     if (session == nullptr) {
-        delete link;
+        if (link != nullptr) link->next = std::exchange(free_links_, link);
         return Error(Errc::out_of_memory, Step::bind);
     }
     session->role = Session::Role::datagrams;
@@ -109,7 +118,7 @@ Result<Link*> UdPort::bind(const Endpoint& at, const Address* remote, Sink& sink
     }
     if (!error.ok()) {
         control_.forget(*session);
-        delete link;
+        link->next = std::exchange(free_links_, link);
         if (error == Errc::address_unavailable) {
             return base::refuse(why, Errc::address_unavailable,
                                 "rdma-ud://%.*s:%u: no RDMA device has this address; `rdma link` and `ip address` show which there are",
@@ -177,7 +186,11 @@ void UdPort::destroyed(UdLink& link) {
     *at = link.next;
     delete[] link.peers;
     delete[] link.heads;
-    delete &link;
+    const std::uint16_t tag = link.tag;
+    link.~UdLink();
+    new (&link) UdLink;
+    link.tag = tag;
+    link.next = std::exchange(free_links_, &link);
 }
 
 // -- news of the control thread --------------------------------------------------------------------------------
@@ -208,7 +221,7 @@ void UdPort::hear_peer(UdLink& link, Session& session, std::uint32_t tells) {
     if (link.state != UdLink::State::open || peer.session != &session || peer.generation != session.peer_generation) return;
     if ((tells & Session::tell_failed) != 0) {
         const Error error = session.error;
-        while (peer.waiting.count() > 0) drop_datagram(link, peer.waiting, error);
+        for (; peer.waiting.count() > 0; --link.waiting) drop_datagram(link, peer.waiting, error);
         if (session.role == Session::Role::group) link.sink->send_failed(error);
         return forget_peer(link, peer);
     }
@@ -273,7 +286,7 @@ unsigned UdPort::take_sends(UdLink& link) {
     }
     if (got <= 0) return 0;
     link.sink->sent(bytes);
-    for (std::uint32_t i = 0; link.peers != nullptr && i < ud_peers_most && link.peer_count > 0; ++i) {
+    for (std::uint32_t i = 0; i < ud_peers_most && link.waiting > 0; ++i) {
         UdPeer& peer = link.peers[i];
         if (peer.state == UdPeer::State::ready && peer.waiting.count() > 0) send_waiting(link, peer);
     }
@@ -439,6 +452,7 @@ Flushed UdPort::flush(Link& base) {
             }
         } else if (peer->waiting.count() < ud_waiting_most && peer->waiting.reserve(1)) {
             (void)peer->waiting.push(outbox.pop());  // reserved
+            ++link.waiting;
         } else {
             drop_datagram(link, outbox, Error(Errc::out_of_buffers, Step::send));
         }
@@ -450,6 +464,7 @@ Flushed UdPort::flush(Link& base) {
 void UdPort::send_waiting(UdLink& link, UdPeer& peer) {
     while (peer.waiting.count() > 0 && link.state == UdLink::State::open) {
         if (!post(link, peer, peer.waiting)) return;
+        --link.waiting;
     }
 }
 
@@ -531,7 +546,6 @@ UdPeer* UdPort::add_peer(UdLink& link, const Address& address) noexcept {
     chosen->used = ++link.uses;
     std::uint16_t& head = link.heads[hash_of(address)];
     chosen->next = std::exchange(head, std::uint16_t(chosen - link.peers + 1));
-    ++link.peer_count;
     return chosen;
 }
 
@@ -542,9 +556,9 @@ void UdPort::forget_peer(UdLink& link, UdPeer& peer) noexcept {
     *at = peer.next;
     if (peer.session != nullptr) control_.ask(*std::exchange(peer.session, nullptr), Session::ask_finish);
     ++peer.generation;
+    link.waiting -= peer.waiting.count();
     peer.waiting.clear();
     peer.state = UdPeer::State::free;
-    --link.peer_count;
 }
 
 /// False: no memory to ask; the peer is forgotten.

@@ -81,7 +81,7 @@ public:
     unsigned unacknowledged_sends = 0, unacknowledged_receives = 0;
     UdPeer* peers = nullptr;      ///< ud_peers_most of them, once there is one
     std::uint16_t* heads = nullptr;
-    std::uint32_t peer_count = 0;
+    std::uint32_t waiting = 0;    ///< datagrams that wait with their peers
     std::uint64_t uses = 0;
     Error error;
     UdLink* next = nullptr;
@@ -114,6 +114,7 @@ private:
     void hear(Session& session, std::uint32_t tells);
     void hear_socket(UdLink& link, Session& session, std::uint32_t tells);
     void hear_peer(UdLink& link, Session& session, std::uint32_t tells);
+    UdLink* take_link() noexcept;
     void opened(UdLink& link);
     void destroyed(UdLink& link);
     void end_link(UdLink& link, Error error) noexcept;
@@ -139,6 +140,7 @@ private:
     Mailbox mailbox_;
     ReceiveBlock block_;
     UdLink* links_ = nullptr;
+    UdLink* free_links_ = nullptr;  // kept: an event that the sleeper has taken may name them still
     bool some_over_ = false;
 };
 

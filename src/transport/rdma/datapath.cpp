@@ -268,7 +268,7 @@ void RdmaPort::settle(RdmaLink& link) {
         if (link.state == RdmaLink::State::open) link.target = plenty ? std::min(link.target * 2, link.window) : credits_least;
         if (link.target > link.granted) grant(link, link.target - link.granted);
         link.starving = link.granted < credits_least;
-        if (link.starving) tick_by(host.now_ns() + 1'000'000);
+        if (link.starving) tick_by(host.now_ns() + retry_ns);
     }
     if (link.state == RdmaLink::State::connecting || link.state == RdmaLink::State::answering) {
         if (!link.greeted && link.granted >= credits_least) greet(link);

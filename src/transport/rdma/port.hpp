@@ -23,6 +23,8 @@ inline constexpr std::uint32_t credits_kept = 1;
 inline constexpr std::uint32_t requests_kept = 4;
 /// A payload up to this is copied out of its block, which is posted again at once.
 inline constexpr std::uint32_t copied_bytes_most = 512;
+/// What has no memory or no key yet is tried again after this long.
+inline constexpr std::int64_t retry_ns = 1'000'000;
 /// Peers that wait at a paused listener; more are rejected.
 inline constexpr std::uint32_t backlog_most = 1024;
 

@@ -102,7 +102,7 @@ bool RdmaPort::post_waiting(RdmaLink& link) {
         Error error;
         if (!make_known(link, first, lkey, error)) {
             if (!error.ok()) end_link(link, error);
-            else tick_by(host.now_ns() + 1'000'000);
+            else tick_by(host.now_ns() + retry_ns);
             return false;
         }
         const Buffer& used = first.registered ? first.registered : first.buffer;

@@ -16,7 +16,6 @@ namespace {
 
 /// How long who accepted stays after an orderly end, so that the last answer of its device reaches the peer.
 constexpr std::int64_t linger_ns = 1'000'000'000;
-constexpr std::int64_t retry_ns = 1'000'000;
 
 }  // namespace
 
