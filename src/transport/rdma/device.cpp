@@ -31,27 +31,13 @@ Result<std::uint64_t> Device::register_memory(std::byte* base, std::size_t size_
     if (removed.load(std::memory_order_relaxed)) return Error(Errc::device_lost, Step::open);
     ibv_mr* region = verbs().ibv_reg_mr(pd, base, size_bytes, IBV_ACCESS_LOCAL_WRITE);
     if (region == nullptr) return Error::from_errno(errno, Step::open);
-    const std::uint64_t lkey = region->lkey;
-    const std::lock_guard lock(mutex_);
-    if (!free_.empty()) {
-        const std::uint32_t number = free_.front();
-        free_.pop();
-        regions_[number] = region;
-        return lkey | std::uint64_t(number) << 32;
-    }
-    const std::uint32_t number = regions_.size();
-    ibv_mr* kept = region;
-    if (free_.reserve(number + 1) && regions_.push(std::move(kept))) return lkey | std::uint64_t(number) << 32;
-    verbs().ibv_dereg_mr(region);
-    return Error(Errc::out_of_memory, Step::open);
+    auto key = regions_.add(region, region->lkey);
+    if (!key) verbs().ibv_dereg_mr(region);
+    return key;
 }
 
 void Device::deregister_memory(std::byte*, std::size_t, std::uint64_t key) noexcept {
-    const std::lock_guard lock(mutex_);
-    auto number = std::uint32_t(key >> 32);
-    verbs().ibv_dereg_mr(regions_[number]);  // of a device that is gone: fails, and frees what is ours
-    regions_[number] = nullptr;
-    (void)free_.push(std::move(number));  // reserved
+    verbs().ibv_dereg_mr(regions_.remove(key));  // of a device that is gone: fails, and frees what is ours
 }
 
 }  // namespace evpl::transport::rdma

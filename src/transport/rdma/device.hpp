@@ -1,10 +1,9 @@
 #pragma once
 
 #include <atomic>
-#include <mutex>
 
 #include "memory/domain.hpp"
-#include "memory/ring_queue.hpp"
+#include "transport/common/region_table.hpp"
 #include "transport/rdma/verbs.hpp"
 
 namespace evpl::transport::rdma {
@@ -16,10 +15,9 @@ public:
     /// The one of an id's `verbs`. Errors: out_of_memory, device_error. Thread: the control thread.
     static Result<Device*> of(ibv_context* context) noexcept;
 
-    /// The key is the memory's lkey, with our number of its region above it.
     Result<std::uint64_t> register_memory(std::byte* base, std::size_t size_bytes) noexcept override;
     void deregister_memory(std::byte* base, std::size_t size_bytes, std::uint64_t key) noexcept override;
-    static std::uint32_t lkey_of(std::uint64_t key) noexcept { return std::uint32_t(key); }
+    static std::uint32_t lkey_of(std::uint64_t key) noexcept { return RegionTable<ibv_mr>::lkey_of(key); }
 
     ibv_context* context = nullptr;
     ibv_pd* pd = nullptr;
@@ -29,9 +27,7 @@ public:
 private:
     Device() noexcept = default;
     Device* next_ = nullptr;
-    std::mutex mutex_;  // the registrar, and who deregisters in its place
-    memory::RingQueue<ibv_mr*, 8> regions_;
-    memory::RingQueue<std::uint32_t, 8> free_;
+    RegionTable<ibv_mr> regions_;
 };
 
 }  // namespace evpl::transport::rdma

@@ -1,9 +1,7 @@
 #pragma once
 
-#include <mutex>
-
 #include "memory/domain.hpp"
-#include "memory/ring_queue.hpp"
+#include "transport/common/region_table.hpp"
 #include "transport/xlio/abi.hpp"
 
 namespace evpl::transport::xlio {
@@ -17,7 +15,7 @@ public:
     Result<std::uint64_t> register_memory(std::byte* base, std::size_t size_bytes) noexcept override;
     void deregister_memory(std::byte* base, std::size_t size_bytes, std::uint64_t key) noexcept override;
     /// The half of a slab's key that the card understands; the other half is our number of the region.
-    static std::uint32_t lkey_of(std::uint64_t key) noexcept { return std::uint32_t(key); }
+    static std::uint32_t lkey_of(std::uint64_t key) noexcept { return RegionTable<abi::MemoryRegion>::lkey_of(key); }
 
 private:
     Domain(abi::ProtectionDomain* pd, const abi::Calls& calls) noexcept : pd_(pd), calls_(calls) {}
@@ -25,9 +23,7 @@ private:
     abi::ProtectionDomain* const pd_;
     const abi::Calls& calls_;
     Domain* next_ = nullptr;
-    std::mutex mutex_;
-    memory::RingQueue<abi::MemoryRegion*, 16> regions_;
-    memory::RingQueue<std::uint32_t, 16> free_;  ///< numbers of regions that are gone
+    RegionTable<abi::MemoryRegion> regions_;
 };
 
 }  // namespace evpl::transport::xlio
