@@ -108,6 +108,14 @@ public:
     Result<Credentials> credentials() const noexcept;
     /// A kernel descriptor to look at (getsockopt), -1 when there is none. It stays the library's.
     int native_fd() const noexcept;
+    /// What the peer said with its connect (at the side that accepts), or with its accept or reject (at the side that connects; after a
+    /// reject in on_close). Empty: nothing, or not yet. The connection managers of RoCE and InfiniBand pad it with zeros: protocols carry
+    /// a length of their own. Valid until the next event of this connection.
+    std::span<const std::byte> private_data() const noexcept;
+    /// What goes with our connect, accept or reject: called by the handler's factory, which at a listener with
+    /// caps().private_data_bytes_max runs before the peer is answered, and by the error it returns rejects. Copied.
+    /// Errors: not_supported, too_large (caps().private_data_bytes_max), misuse (later than in the factory), out_of_memory.
+    Result<void> set_private_data(std::span<const std::byte> data) noexcept;
     /// Its counters, now. Cost: copies a few numbers; counting pinned bytes visits the inbox.
     ConnectionMetrics metrics() const noexcept;
 
@@ -143,6 +151,9 @@ public:
     std::size_t find(std::string_view what, std::size_t from = 0) const noexcept;
     /// A descriptor that came with the bytes read last (caps().descriptors); -1 when there is none. The caller closes it.
     int recv_descriptor() noexcept;
+    /// The key that the message taken last has taken back (caps().remote_invalidate): the peer's send_invalidating named it, and what we
+    /// exposed by it is revoked. 0: none. Cost: none.
+    std::uint64_t invalidated_key() const noexcept;
 
     // -- send: takes ownership ---------------------------------------------------------------------------------
     /// Queues the bytes; they leave at the end of the turn. On a message transport (or for a peer with `frame`) one send is one
@@ -152,6 +163,9 @@ public:
     Flow send(std::span<const std::byte> bytes) noexcept;
     /// Copies the text into a block of the loop.
     Flow send(std::string_view text) noexcept { return send(std::as_bytes(std::span(text.data(), text.size()))); }
+    /// The same, and the peer's device takes back what the peer has exposed by `key`: when it hears of the message, nobody can use that
+    /// any more. A key that is not the peer's ends the connection. Refused: not_supported where caps().remote_invalidate is false.
+    Flow send_invalidating(Chain bytes, std::uint64_t key) noexcept;
     /// Takes the bytes only when they fit below the high-water mark; else they stay in `bytes`.
     bool try_send(Chain& bytes) noexcept;
     /// Room below the high-water mark, in bytes. On a message transport: none, or enough for the largest message.

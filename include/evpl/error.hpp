@@ -33,7 +33,7 @@ enum class Errc : std::uint16_t {
     out_of_memory,        ///< the system has no memory
     out_of_buffers,       ///< a buffer limit of the loop or the process is reached
     send_limit,           ///< the outbox passed its hard limit
-    receive_limit,        ///< unread bytes passed what a transport without receive pause may hold
+    receive_limit,        ///< unread bytes passed what a transport without receive pause may hold; by the peer: it had no receive ready
     too_large,            ///< a message, frame or request is larger than allowed
     truncated,            ///< a message was cut
     bad_frame,            ///< the framing callback found nonsense

@@ -8,10 +8,10 @@
 #pragma GCC visibility push(default)
 namespace evpl {
 
-/// Memory that a peer exposed: plain, may be sent in a message. Valid for the connection it was made for.
+/// Memory that a peer exposed: plain, may be sent in a message or made from one. Valid for the connection it was made for.
 struct RemoteRegion {
     std::uint64_t address = 0;  ///< as the owner sees it
-    std::uint64_t key = 0;  ///< what makes it valid: the device's, or ours on inproc
+    std::uint64_t key = 0;  ///< what makes it valid: the device's (RDMA: its 32-bit R_Key, as protocols write it), or ours on inproc
     std::uint64_t size_bytes = 0;  ///< length of the exposed range
 };
 

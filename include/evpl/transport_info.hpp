@@ -24,9 +24,12 @@ struct Caps {
     bool zero_copy_send = false;     ///< large sends leave by reference
     bool zero_copy_receive = false;  ///< received bytes reach the application without a copy in user space
     bool simulated_time = false;     ///< lives in virtual time (the simulated port)
+    bool remote_invalidate = false;  ///< a message may take back what its receiver exposed: send_invalidating
     std::uint32_t message_bytes_max = 0;  ///< message, datagram: the largest one; 0 on streams
     std::uint32_t inline_bytes_max = 0;   ///< up to here: copied into the work request
     std::uint32_t copy_bytes_max = 0;     ///< up to here: copied into a registered block; beyond: by reference
+    std::uint32_t private_data_bytes_max = 0;  ///< of what may go with connect, accept or reject: set_private_data; 0: nothing
+    std::uint32_t remote_reads_max = 0;   ///< reads that the peer serves at a time, as negotiated; further ones wait. 0: not limited, or no rma
 };
 
 /// One transport of this library on this machine.

@@ -46,6 +46,15 @@ void ConnectionState::after_take() noexcept {
     if (inbox.count() == 0 && (peer_ended || link_closed)) note(ev_end);
 }
 
+/// The last slice of a message leaves the inbox.
+void ConnectionState::message_taken(std::uint32_t flags) noexcept {
+    --messages_in;
+    invalidated_key = 0;
+    if ((flags & BufferAccess::has_key) == 0) [[likely]] return;
+    invalidated_key = keys_in.front();
+    keys_in.pop();
+}
+
 Chain ConnectionState::take(std::size_t max_bytes) noexcept {
     Chain out;
     if (phase > Phase::open) return out;
@@ -71,7 +80,7 @@ Chain ConnectionState::take(std::size_t max_bytes) noexcept {
             break;
         }
         inbox.pop_moved(size);
-        if ((flags & BufferAccess::end_of_message) != 0) --messages_in;
+        if ((flags & BufferAccess::end_of_message) != 0) message_taken(flags);
         if (whole_messages && (flags & BufferAccess::end_of_message) != 0) break;
     }
     if (by_frames) frame_left -= std::uint32_t(out.size());
@@ -89,8 +98,8 @@ Result<Chain> ConnectionState::take_message() noexcept {
         return Chain();
     }
     if (bytes == 0) {  // an empty message: one empty marked slice
+        message_taken(BufferAccess::flags(inbox[0]));
         inbox.pop();
-        --messages_in;
         after_take();
         return Chain();
     }
@@ -99,20 +108,22 @@ Result<Chain> ConnectionState::take_message() noexcept {
 
 // -- send ------------------------------------------------------------------------------------------------------
 
-Flow ConnectionState::push(Chain&& bytes, int descriptor) noexcept {
+/// `descriptor`: -1, or travels with the first byte. `key`: 0, or taken back by the message.
+Flow ConnectionState::push(Chain&& bytes, int descriptor, std::uint64_t key) noexcept {
     if (!may_send()) return Flow(Flow::State::refused, Errc::misuse);
     const std::size_t size = bytes.size();
     const bool message = is_message();
     if (message && size > caps_now().message_bytes_max) return Flow(Flow::State::refused, Errc::too_large);
     const auto slices = bytes.slices();
     if (!slices.empty() || message) {
-        if (!outbox.reserve(std::uint32_t(slices.size()) + 1)) {
+        const std::uint32_t end_flags = key == 0 ? BufferAccess::end_of_message : BufferAccess::end_of_message | BufferAccess::has_key;
+        if (!outbox.reserve(std::uint32_t(slices.size()) + 1) || (key != 0 && !outbox.keys.push(std::move(key)))) {
             begin_close(Error(Errc::out_of_memory, Step::send));
             return Flow(Flow::State::refused, Errc::out_of_memory);
         }
         if (queued_bytes == 0 && send_stalled_ns != INT64_MAX) last_progress_ns = core.now_ns();
         for (std::size_t i = 0; i < slices.size(); ++i) {
-            std::uint32_t flags = message && i + 1 == slices.size() ? BufferAccess::end_of_message : 0;
+            std::uint32_t flags = message && i + 1 == slices.size() ? end_flags : 0;
             if (i == 0 && descriptor >= 0) flags |= BufferAccess::has_descriptor;
             BufferAccess::set_flags(slices[i], flags);
             (void)outbox.push(std::move(slices[i]));  // reserved
@@ -121,7 +132,7 @@ Flow ConnectionState::push(Chain&& bytes, int descriptor) noexcept {
         }
         if (slices.empty()) {  // an empty message
             Buffer mark;
-            BufferAccess::set_flags(mark, BufferAccess::end_of_message);
+            BufferAccess::set_flags(mark, end_flags);
             (void)outbox.push(std::move(mark));
             ++fresh_out;  // both count slices from the end
             ++unkeyed_out;
@@ -234,7 +245,23 @@ ConnectionMetrics Connection::metrics() const noexcept {
     return m;
 }
 
+std::span<const std::byte> Connection::private_data() const noexcept {
+    const auto& c = state_of(*this);
+    if (c.link != nullptr && !c.link_closed) return c.link->port->private_data(*c.link);
+    if (c.private_data == nullptr) return {};
+    return std::span(c.private_data->heard).first(c.private_data->heard_bytes);
+}
+
+Result<void> Connection::set_private_data(std::span<const std::byte> data) noexcept {
+    auto& c = state_of(*this);
+    if (c.phase != Phase::opening || c.self != nullptr) return Error(Errc::misuse, Step::open);
+    if (c.caps_now().private_data_bytes_max == 0) return Error(Errc::not_supported, Step::open);
+    return c.say(data);
+}
+
 // -- receive ---------------------------------------------------------------------------------------------------
+
+std::uint64_t Connection::invalidated_key() const noexcept { return state_of(*this).invalidated_key; }
 
 std::size_t Connection::available() const noexcept {
     const auto& c = state_of(*this);
@@ -373,6 +400,13 @@ int Connection::recv_descriptor() noexcept {
 // -- send ------------------------------------------------------------------------------------------------------
 
 Flow Connection::send(Chain bytes) noexcept { return state_of(*this).push(std::move(bytes), -1); }
+
+Flow Connection::send_invalidating(Chain bytes, std::uint64_t key) noexcept {
+    auto& c = state_of(*this);
+    if (!c.may_send() || key == 0) return Flow(Flow::State::refused, Errc::misuse);
+    if (!c.caps_now().remote_invalidate) return Flow(Flow::State::refused, Errc::not_supported);
+    return c.push(std::move(bytes), -1, key);
+}
 
 Flow Connection::send(std::span<const std::byte> bytes) noexcept {
     auto& c = state_of(*this);

@@ -75,6 +75,7 @@ void* ConnectionState::handler_room() noexcept {
 
 void ConnectionState::destroy() noexcept {
     core.timers.cancel_alarm(deadline);
+    delete private_data;
     void* room = this;
     this->~ConnectionState();
     std::free(room);
@@ -86,6 +87,33 @@ void ConnectionState::attach(transport::Link& made) noexcept {
     made.outbox = &outbox;
     planned_caps = *made.caps;  // still asked for in on_close
     if (made.caps->kind == Kind::message) by_frames = false;
+    if (made.awaits_accept) note(ev_asked);
+}
+
+// -- private data ----------------------------------------------------------------------------------------------
+
+ConnectionState::PrivateData* ConnectionState::make_private_data() noexcept {
+    if (private_data == nullptr) private_data = new (std::nothrow) PrivateData;
+    return private_data;
+}
+
+Result<void> ConnectionState::say(std::span<const std::byte> data) noexcept {
+    if (data.size() > std::min<std::size_t>(caps_now().private_data_bytes_max, PrivateData::bytes_most)) return Error(Errc::too_large, Step::open);
+    if (make_private_data() == nullptr) return Error(Errc::out_of_memory, Step::open);
+    if (!data.empty()) std::memcpy(private_data->said, data.data(), data.size());
+    private_data->said_bytes = std::uint16_t(data.size());
+    if (link != nullptr) give_private_data(*link);  // a peer that asks; who connects has no link yet
+    return {};
+}
+
+void ConnectionState::give_private_data(transport::Link& made) const noexcept {
+    if (private_data != nullptr && private_data->said_bytes > 0) made.port->set_private_data(made, std::span(private_data->said).first(private_data->said_bytes));
+}
+
+void ConnectionState::keep_private_data(std::span<const std::byte> heard) noexcept {
+    if (heard.empty() || make_private_data() == nullptr) return;
+    private_data->heard_bytes = std::uint16_t(std::min(heard.size(), PrivateData::bytes_most));
+    std::memcpy(private_data->heard, heard.data(), private_data->heard_bytes);
 }
 
 // -- what the port tells ---------------------------------------------------------------------------------------
@@ -119,7 +147,12 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
         land(bytes);
         if (bytes.empty() && !arrival.end_of_message) return;
     }
-    if (!store(std::move(bytes), arrival.end_of_message ? BufferAccess::end_of_message : 0)) return;
+    std::uint32_t flags = arrival.end_of_message ? BufferAccess::end_of_message : 0;
+    if (std::uint64_t key = arrival.invalidated_key; key != 0) [[unlikely]] {
+        flags |= BufferAccess::has_key;
+        if (!keys_in.push(std::move(key))) return begin_close(Error(Errc::out_of_memory, Step::recv));
+    }
+    if (!store(std::move(bytes), flags)) return;
     messages_in += arrival.end_of_message ? 1 : 0;
     if (descriptors.size() >= descriptors_most) [[unlikely]] set_pause(true);  // a peer must not use up what the process may open
     if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]] {
@@ -209,7 +242,10 @@ void ConnectionState::completed(OperationId operation, Error error, Buffer&& buf
 
 void ConnectionState::closed(Error error) {
     link_closed = true;
-    if (link != nullptr) peer_address = link->port->remote_address(*link);  // still asked for in on_close
+    if (link != nullptr) {  // still asked for in on_close
+        peer_address = link->port->remote_address(*link);
+        keep_private_data(link->port->private_data(*link));
+    }
     if (phase <= Phase::open && close_reason.ok()) close_reason = error;
     note(ev_close);
 }
@@ -251,6 +287,13 @@ bool ConnectionState::build() noexcept {
     ++origin->refused;
     begin_close(failure);
     return false;
+}
+
+/// The peer waits for our answer. A factory that refuses it has begun to close: that rejects it.
+void ConnectionState::answer() noexcept {
+    open_by_ns = AlarmWheel::due_after(core.now_ns(), connect_limit_ns);
+    arm_deadlines();
+    if (build()) link->port->admit(*link);
 }
 
 void ConnectionState::call_open() noexcept {
@@ -367,6 +410,7 @@ void ConnectionState::call_completions() noexcept {
 void ConnectionState::dispatch() {
     if (phase == Phase::closed) return;
     const std::uint32_t now = std::exchange(events, 0);
+    if ((now & ev_asked) != 0 && phase == Phase::opening && !link_closed && self == nullptr) answer();
     if ((now & ev_open) != 0 && phase == Phase::opening) call_open();
     if (phase == Phase::open) {
         if ((now & ev_recv) != 0) {
@@ -432,7 +476,9 @@ void ConnectionState::drop_queues() noexcept {
         for (; !queue->empty(); queue->pop()) ::close(queue->front());
     }
     inbox.clear();
+    keys_in.clear();
     outbox.clear();
+    outbox.keys.clear();
     landing.reset();
 }
 

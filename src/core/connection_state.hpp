@@ -53,13 +53,18 @@ public:
 
     /// Makes the handler: at once for connect(), before on_open for an accepted peer. False: it closes.
     bool build() noexcept;
+    Result<void> say(std::span<const std::byte> data) noexcept;
+    /// What the peer has said stays when the link goes. Without memory it is lost.
+    void keep_private_data(std::span<const std::byte> heard) noexcept;
+    /// What set_private_data has left for a link that is being made.
+    void give_private_data(transport::Link& made) const noexcept;
     /// Undoes a connect() that could not start: no callback, the handler is destroyed.
     void discard() noexcept;
 
     // -- the public calls (connection.cpp)
     Chain take(std::size_t max_bytes) noexcept;
     Result<Chain> take_message() noexcept;
-    Flow push(Chain&& bytes, int descriptor) noexcept;
+    Flow push(Chain&& bytes, int descriptor, std::uint64_t key = 0) noexcept;
     void begin_close(Error reason) noexcept;
     void begin_shutdown(Limit limit) noexcept;
     void flush_now() noexcept;
@@ -67,6 +72,7 @@ public:
     bool is_message() const noexcept { return caps_now().kind == Kind::message; }
     const Caps& caps_now() const noexcept { return link != nullptr ? *link->caps : planned_caps; }
     void after_take() noexcept;
+    void message_taken(std::uint32_t flags) noexcept;
     /// Bytes of the first whole message of the inbox, or -1 while it is not complete.
     std::int64_t message_bytes() noexcept;
     bool can_receive() noexcept;
@@ -87,7 +93,14 @@ public:
     static constexpr std::uint32_t descriptors_most = 64;
     enum class Phase : std::uint8_t { opening, open, closing, closed };
     enum Event : std::uint32_t {
-        ev_open = 1, ev_recv = 2, ev_writable = 4, ev_sent = 8, ev_end = 16, ev_completed = 32, ev_close = 64
+        ev_open = 1, ev_recv = 2, ev_writable = 4, ev_sent = 8, ev_end = 16, ev_completed = 32, ev_close = 64,
+        ev_asked = 128  ///< a peer whose link awaits our answer
+    };
+    /// What goes with connect, accept and reject. Only few connections have it.
+    struct PrivateData {
+        static constexpr std::size_t bytes_most = 256;  // the connection manager of InfiniBand carries up to 196
+        std::uint16_t said_bytes = 0, heard_bytes = 0;
+        std::byte said[bytes_most], heard[bytes_most];
     };
 
     Origin* origin;
@@ -111,6 +124,9 @@ public:
     Buffer landing;                    ///< recv_into's block
     std::uint32_t landed_bytes = 0;
     memory::RingQueue<int, 4> descriptors;
+    memory::RingQueue<std::uint64_t, 1> keys_in;  ///< one per slice of the inbox with BufferAccess::has_key
+    std::uint64_t invalidated_key = 0; ///< by the message taken last
+    PrivateData* private_data = nullptr;
     memory::RingQueue<Completion, 1> completions;
     std::uint32_t operations_out = 0;
     std::uint64_t next_operation = 1;
@@ -159,6 +175,8 @@ private:
     void call_completions() noexcept;
     void finish_close() noexcept;
     void drop_queues() noexcept;
+    void answer() noexcept;
+    PrivateData* make_private_data() noexcept;
     /// The device may touch every slice of the outbox. False: not yet; flushed again when registration has answered.
     bool give_keys(memory::Domain& domain) noexcept;
     void land(Buffer& bytes) noexcept;

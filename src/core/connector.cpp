@@ -127,6 +127,7 @@ bool Connector::try_address(const Address& address) noexcept {
     }
     attempt->link = *link;
     attempt->scheme = by.scheme;
+    connection_->give_private_data(**link);
     attempt->next = std::exchange(attempts_, attempt);
     core.enroll(*attempt);
     core.passed_away(*attempt);  // nobody's callbacks depend on it
@@ -161,6 +162,7 @@ void Connector::opened(Attempt& attempt) noexcept {
 void Connector::failed(Attempt& attempt, Error error) noexcept {
     forget(attempt);
     note_failure(error);
+    if (connection_ != nullptr) connection_->keep_private_data(attempt.link->port->private_data(*attempt.link));
     may_try_ = true;
     core.mark(*this);
     if (!base::log_enabled(LogLevel::debug)) return;
@@ -205,6 +207,7 @@ Error Connector::start(ConnectionState& connection, const transport::Choice& cho
         if (!link) return explain(link.error(), to, why);
         connection.scheme = by.scheme;
         connection.attach(**link);
+        connection.give_private_data(**link);
         return {};
     }
     auto* made = new (std::nothrow) Connector(connection, port, choice, to);

@@ -78,6 +78,8 @@ struct SendQueue : SliceQueue {
     memory::RingQueue<Address, 1> destinations;
     /// One per slice with BufferAccess::has_descriptor, in order; the port closes them after sending, core the rest.
     memory::RingQueue<int, 4> descriptors;
+    /// One per slice with BufferAccess::has_key, in order: the peer's key that its message takes back.
+    memory::RingQueue<std::uint64_t, 1> keys;
 };
 
 }  // namespace evpl::transport

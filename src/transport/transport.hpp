@@ -36,6 +36,7 @@ struct Arrival {
     std::uint32_t segment_bytes = 0; ///< GRO: the bytes are several datagrams of this size, the last may be smaller; 0: one
     std::uint32_t immediate = 0;
     bool has_immediate = false;
+    std::uint64_t invalidated_key = 0;  ///< the message has taken back what was exposed by it; 0: none
     const Address* source = nullptr; ///< datagrams; borrowed until the upcall returns
     const Address* local = nullptr;  ///< datagrams: where it was sent to, when known
     std::span<const int> descriptors;///< descriptor passing: the sink takes (and must close) them
@@ -104,6 +105,7 @@ public:
     memory::Domain* domain = nullptr;  ///< slices of the outbox must be registered there; null: any memory will do. Set before opened()
     Landing landing;             ///< ports that can land fill this first; others leave it to core
     bool receive_paused = false; ///< set by core through Port::pause
+    bool awaits_accept = false;  ///< set by the port before accepted(): the peer is answered by Port::admit, or rejected by close(abort)
     std::uint32_t generation = 0;
 
 protected:
@@ -202,6 +204,13 @@ public:
     /// drain and finish wait for the outbox; abort does not. closed() follows (after drain: when the peer has ended too).
     /// May be called again with a harsher `how`.
     virtual void close(Link& link, How how) = 0;
+    /// The peer of a link that awaits it is accepted; opened() follows.
+    virtual void admit(Link& link) { (void)link; }
+    /// What goes with the connect (right after connect()), accept or reject (before it) of a link whose caps allow it, and whose
+    /// private_data_bytes_max it does not exceed. Copied.
+    virtual void set_private_data(Link& link, std::span<const std::byte> data) { (void)link, (void)data; }
+    /// What the peer has said; valid until the next poll.
+    virtual std::span<const std::byte> private_data(const Link&) const { return {}; }
     /// The alarm set with Host::set_alarm is due.
     virtual void alarm() {}
 

@@ -29,11 +29,14 @@ constexpr std::pair<const char*, bool evpl::Caps::*> abilities[] = {
     {"zero_copy_send", &evpl::Caps::zero_copy_send},
     {"zero_copy_receive", &evpl::Caps::zero_copy_receive},
     {"simulated_time", &evpl::Caps::simulated_time},
+    {"remote_invalidate", &evpl::Caps::remote_invalidate},
 };
 constexpr std::pair<const char*, std::uint32_t evpl::Caps::*> limits[] = {
     {"message_bytes_max", &evpl::Caps::message_bytes_max},
     {"inline_bytes_max", &evpl::Caps::inline_bytes_max},
     {"copy_bytes_max", &evpl::Caps::copy_bytes_max},
+    {"private_data_bytes_max", &evpl::Caps::private_data_bytes_max},
+    {"remote_reads_max", &evpl::Caps::remote_reads_max},
 };
 
 nlohmann::ordered_json json_of(const evpl::TransportInfo& one) {
