@@ -22,7 +22,7 @@ file(GLOB evpl_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/evpl/*.hp
 if(EVPL_HAS_RDMA_HEADERS)
   list(FILTER evpl_sources EXCLUDE REGEX "/transport/rdma/absent\\.cpp$")
 else()
-  list(FILTER evpl_sources EXCLUDE REGEX "/transport/rdma/(control|control_datagrams|datagrams|datapath|device|options|port|remote|setup|transport|verbs)\\.cpp$")
+  list(FILTER evpl_sources EXCLUDE REGEX "/transport/rdma/(control|control_datagrams|control_path|datagrams|datapath|device|options|port|raw|remote|setup|transport|verbs)\\.cpp$")
 endif()
 if(NOT evpl_sources)
   message(FATAL_ERROR "no sources below ${PROJECT_SOURCE_DIR}/src")

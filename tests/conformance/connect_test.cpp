@@ -123,6 +123,58 @@ TEST_P(ConnectTest, OpensManyAtOnce) {
     EXPECT_EQ(listener->metrics().open, 100u);
 }
 
+// Goal: what goes with connect and accept is heard by the other side before it decides, and where there is none the call says so.
+TEST_P(ConnectTest, CarriesPrivateDataOrSaysThatItCannot) {
+    const std::string question = "who is there?", answer = "come in";
+    const bool carries = caps().private_data_bytes_max > 0;
+    std::string asked, answered;
+    Error refused, too_late;
+    PlainPeer server, client;
+    const auto heard = [](Connection& c) { return std::string(reinterpret_cast<const char*>(c.private_data().data()), c.private_data().size()); };
+    client.when_open = [&](Connection& c) {
+        answered = heard(c);
+        too_late = c.set_private_data(bytes_of("too late")).error();
+    };
+    World world{GetParam()};
+    ASSERT_NE(world.listen([&](Connection& c) -> PlainPeer& {
+        asked = heard(c);
+        EXPECT_EQ(c.set_private_data(bytes_of(answer)).ok(), carries);
+        return server;
+    }), nullptr);
+    world.dial([&](Connection& c) -> PlainPeer& {
+        refused = c.set_private_data(bytes_of(question)).error();
+        return client;
+    });
+    ASSERT_TRUE(world.until([&] { return client.open() && server.open(); })) << client.closed_with;
+    EXPECT_EQ(too_late, Errc::misuse);
+    EXPECT_EQ(refused, carries ? Errc::none : Errc::not_supported);
+    EXPECT_EQ(asked.substr(0, question.size()), carries ? question : "");
+    EXPECT_EQ(answered.substr(0, answer.size()), carries ? answer : "");
+    EXPECT_EQ(asked.find_first_not_of('\0', question.size()), std::string::npos) << "padding is zeros";
+}
+
+// Goal: a peer that the handler's factory refuses never opens where the refusal reaches it in time, and always ends by name.
+TEST_P(ConnectTest, TellsAPeerThatItsFactoryRefused) {
+    const bool carries = caps().private_data_bytes_max > 0;
+    std::string told;
+    PlainPeer client;
+    client.when_close = [&](Connection& c, Error) { told.assign(reinterpret_cast<const char*>(c.private_data().data()), c.private_data().size()); };
+    World world{GetParam()};
+    Listener* listener = world.listen([&](Connection& c) -> Result<PlainPeer> {
+        if (carries) { EXPECT_TRUE(c.set_private_data(bytes_of("not you")).ok()); }
+        return Error(Errc::permission_denied);
+    });
+    ASSERT_NE(listener, nullptr);
+    world.dial(client, within(10_s * patience));
+    ASSERT_TRUE(world.until([&] { return client.closed(); }));
+    EXPECT_TRUE(is_refusal(client.closed_with)) << client.closed_with;
+    EXPECT_EQ(listener->metrics().refused, 1u);
+    if (!carries) return;
+    EXPECT_EQ(client.opens, 0);
+    EXPECT_EQ(client.closed_with, Errc::refused);
+    EXPECT_EQ(told.substr(0, 7), "not you");
+}
+
 // Goal: the same endpoint cannot be listened at twice; it can once the first is gone.
 TEST_P(ConnectTest, KeepsAnEndpointToOneListener) {
     PlainPeer server, client;

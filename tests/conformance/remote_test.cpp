@@ -159,6 +159,33 @@ TEST_P(RemoteTest, EndsAccessWithRevoke) {
     forget();
 }
 
+// Goal: a message takes back what its receiver has exposed: who hears of it can rely on that, and the sender reaches it no more.
+TEST_P(RemoteTest, TakesBackAnExposureWithAMessage) {
+    EVPL_NEEDS(remote_invalidate);
+    std::vector<std::uint64_t> keys;
+    World world{GetParam()};
+    ASSERT_TRUE(open(world, 1000, Access::read_write));
+    server_.when_recv = [&](Connection& c) {
+        while (c.has_message()) {
+            (void)c.recv_message();
+            keys.push_back(c.invalidated_key());
+        }
+    };
+    ASSERT_TRUE(client_.get()->read(region_, 0, *world.loop().allocate(10)).ok());
+    ASSERT_TRUE(world.until([&] { return errors_.size() == 1; }));
+    EXPECT_TRUE(errors_[0].ok()) << errors_[0];
+    client_.get()->send("before");
+    EXPECT_TRUE(client_.get()->send_invalidating(chain_of(world.loop(), "thank you", 9), region_.key));
+    client_.get()->send("after");
+    ASSERT_TRUE(world.until([&] { return keys.size() == 3; })) << server_.closed_with << client_.closed_with;
+    EXPECT_EQ(keys, (std::vector<std::uint64_t>{0, region_.key, 0}));
+    EXPECT_EQ(server_.get()->revoke(region_).error(), Errc::misuse) << "it is revoked already";
+    ASSERT_TRUE(client_.get()->read(region_, 0, *world.loop().allocate(10)).ok());
+    ASSERT_TRUE(world.until([&] { return errors_.size() == 2; }));
+    EXPECT_EQ(errors_[1], Errc::remote_access);
+    forget();
+}
+
 // Goal: operations under way when the connection ends complete with an error before on_close, each once.
 TEST_P(RemoteTest, CompletesWhatIsUnderWayBeforeTheEnd) {
     EVPL_NEEDS(rma);
@@ -197,6 +224,8 @@ TEST_P(RemoteTest, SaysWhereItIsNotSupported) {
     EXPECT_EQ(client.get()->read({}, 0, *world.loop().allocate(10)).error(), Errc::not_supported);
     EXPECT_EQ(client.get()->write({}, 0, *world.loop().allocate(10)).error(), Errc::not_supported);
     EXPECT_FALSE(client.get()->revoke({}).ok());
+    EXPECT_EQ(client.get()->send_invalidating(chain_of(world.loop(), "x", 1), 1).error(), Errc::not_supported);
+    EXPECT_TRUE(client.open());
 }
 
 INSTANTIATE_TEST_SUITE_P(Conformance, RemoteTest, connection_rows(), name_of_row);

@@ -1,29 +1,20 @@
 // Two soft-RoCE devices at the ends of a cable (make lab, LAB_DEVICES=veth): what the wire and the device do to connections.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <string>
 
 #include "evpl/evpl.hpp"
-#include "support/patience.hpp"
+#include "rdma/lab_devices.hpp"
 #include "support/pattern.hpp"
 #include "support/peer.hpp"
 
 namespace evpl::test {
 namespace {
 
-std::string address(const char* variable) {
-    const char* value = std::getenv(variable);
-    return value != nullptr ? value : "";
-}
-
 /// A server's side that nobody asks anything: it takes what comes and ends when its peer does.
 struct Listens {
     void on_recv(Connection& c) { c.recv(SIZE_MAX); }
 };
-
-/// Runs a command line; its exit status.
-int run(const std::string& line) { return std::system((line + " >/dev/null 2>&1").c_str()); }
 
 class CableTest : public testing::Test {
 protected:
@@ -36,12 +27,6 @@ protected:
         if (there_.empty()) return;
         run("tc qdisc del dev v0 root");
         run("ip link set v0 up");
-    }
-    static LoopOptions quiet() {
-        LoopOptions options;
-        options.mode = Mode::event;
-        options.stall = 60_s;
-        return options;
     }
     template <class S, class C>
     void open(Loop& loop, S& server, C& client, const std::string& query = "") {

@@ -49,6 +49,7 @@ inline constexpr std::array rows{
     Row{"xlio", "xlio", "xlio://127.0.0.1:0", Kind::stream},
     Row{"rdma", "rdma", "rdma://$:0", Kind::stream},
     Row{"rdma_msg", "rdma", "rdma://$:0?mode=msg", Kind::message},
+    Row{"rdma_raw", "rdma", "rdma://$:0?wire=raw&block=32k&receives=14&depth=16", Kind::message},
     Row{"udp", "udp", "udp://127.0.0.1:0", Kind::datagram},
     Row{"udp6", "udp", "udp://[::1]:0", Kind::datagram},
     Row{"uring_udp", "uring-udp", "uring-udp://127.0.0.1:0", Kind::datagram},

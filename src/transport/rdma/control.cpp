@@ -288,15 +288,23 @@ rdma_conn_param parameters(const Session& session, const ibv_device_attr& limits
     out.initiator_depth = std::uint8_t(std::min<int>(int(session.options.reads), limits.max_qp_init_rd_atom));
     out.retry_count = std::uint8_t(session.options.retry);
     out.rnr_retry_count = std::uint8_t(session.options.rnr_retry);
+    out.qp_num = session.qp->qp_num;  // looked at where the queue pair is not the manager's
+    out.srq = session.options.is_raw ? 0 : 1;
     return out;
+}
+
+/// What goes with connect or accept: our greeting, or the user's own.
+std::span<const std::uint8_t> words_of(const Session& session, std::span<std::uint8_t, Hello::size_bytes> greeting) noexcept {
+    if (session.options.is_raw) return {reinterpret_cast<const std::uint8_t*>(session.said), session.said_bytes};
+    session.ours.write(greeting);
+    return greeting;
 }
 
 }  // namespace
 
 void Control::connect(Session& session) noexcept {
     std::uint8_t greeting[Hello::size_bytes];
-    session.ours.write(greeting);
-    rdma_conn_param wanted = parameters(session, session.queues->device->limits, greeting);
+    rdma_conn_param wanted = parameters(session, session.queues->device->limits, words_of(session, greeting));
     session.disconnects = true;
     if (verbs().rdma_connect(session.id, &wanted) != 0) {
         const int os = errno;  // some devices find out at once that nobody listens
@@ -306,17 +314,21 @@ void Control::connect(Session& session) noexcept {
 
 void Control::accept(Session& session) noexcept {
     std::uint8_t greeting[Hello::size_bytes];
-    session.ours.write(greeting);
-    rdma_conn_param wanted = parameters(session, session.queues->device->limits, greeting);
+    rdma_conn_param wanted = parameters(session, session.queues->device->limits, words_of(session, greeting));
     wanted.responder_resources = std::min(wanted.responder_resources, session.reads_asked);
     wanted.initiator_depth = std::min(wanted.initiator_depth, session.reads_offered);
+    session.reads_granted = wanted.initiator_depth;
     session.disconnects = true;
+    if (session.id->qp == nullptr) {
+        if (const int failed = bring_up(session, &wanted); failed != 0) return fail(session, Error::from_errno(failed, Step::accept));
+    }
     if (verbs().rdma_accept(session.id, &wanted) != 0) fail(session, Error::from_errno(errno, Step::accept));
 }
 
 void Control::reject(Session& session) noexcept {
     const auto why = std::uint8_t(session.refusal);
-    verbs().rdma_reject(session.id, &why, sizeof why);
+    if (session.options.is_raw) verbs().rdma_reject(session.id, session.said, session.said_bytes);
+    else verbs().rdma_reject(session.id, &why, sizeof why);
     finish(session);
 }
 
@@ -326,10 +338,9 @@ void Control::finish(Session& session) noexcept {
     if (session.role != Session::Role::connection) finish_datagrams(session);
     if (session.id != nullptr) {
         if (session.disconnects) verbs().rdma_disconnect(session.id);
-        if (session.qp != nullptr) verbs().rdma_destroy_qp(session.id);
+        destroy_queue_pair(session);
         verbs().rdma_destroy_id(session.id);
         session.id = nullptr;
-        session.qp = nullptr;
     }
     tell(session, Session::tell_destroyed);
 }
@@ -343,18 +354,19 @@ Error Control::make_queue_pair(Session& session) noexcept {
     session.queues = *queues;
     ibv_qp_init_attr wanted{};
     wanted.send_cq = wanted.recv_cq = session.queues->cq;
-    wanted.srq = session.queues->srq;
+    session.receives = session.options.is_raw ? std::min(session.options.receives, std::uint32_t((*device)->limits.max_qp_wr)) : 0;
+    if (session.options.is_raw) wanted.cap.max_recv_wr = session.receives, wanted.cap.max_recv_sge = 1;
+    else wanted.srq = session.queues->srq;
     wanted.qp_type = IBV_QPT_RC;
     wanted.cap.max_send_wr = std::min(session.options.depth, std::uint32_t((*device)->limits.max_qp_wr));
     wanted.cap.max_send_sge = session.queues->gather_most;
     wanted.cap.max_inline_data = session.options.inline_bytes;
     const ibv_qp_init_attr asked = wanted;
-    if (verbs().rdma_create_qp(session.id, (*device)->pd, &wanted) != 0) {
+    if (create_queue_pair(session, *(*device)->pd, wanted) != 0) {
         wanted = asked;
         wanted.cap.max_inline_data = 0;  // what the device can take inline it does not say beforehand
-        if (verbs().rdma_create_qp(session.id, (*device)->pd, &wanted) != 0) return Error::from_errno(errno, Step::open);
+        if (const int failed = create_queue_pair(session, *(*device)->pd, wanted); failed != 0) return Error::from_errno(failed, Step::open);
     }
-    session.qp = session.id->qp;
     session.depth = std::min(wanted.cap.max_send_wr, asked.cap.max_send_wr);
     session.inline_bytes = std::min(wanted.cap.max_inline_data, asked.cap.max_inline_data);
     session.local = address_of(*rdma_get_local_addr(session.id));
@@ -371,7 +383,7 @@ Result<Queues*> Control::queues_for(Session& session, Device& device) noexcept {
     auto* made = new (std::nothrow) Queues;
     if (made == nullptr) return Error(Errc::out_of_memory, Step::open);
     made->device = &device;
-    made->block_bytes = session.options.block_bytes;
+    made->block_bytes = session.options.is_raw ? Options{}.block_bytes : session.options.block_bytes;  // raw ones do not share
     made->gather_most = std::clamp(unsigned(device.limits.max_sge), 1u, gather_wished);
     made->completions_most = std::min(completions_wished, unsigned(device.limits.max_cqe));
     made->receives_most = std::min(made->completions_most / receives_share, unsigned(device.limits.max_srq_wr));
@@ -414,7 +426,8 @@ void Control::hear_events() noexcept {
         // Acknowledged first: destroying an id waits for that. What the event says is copied.
         rdma_cm_event copy = *event;
         std::uint8_t data[256];
-        if (copy.event == RDMA_CM_EVENT_CONNECT_REQUEST || copy.event == RDMA_CM_EVENT_ESTABLISHED || copy.event == RDMA_CM_EVENT_REJECTED) {
+        if (copy.event == RDMA_CM_EVENT_CONNECT_REQUEST || copy.event == RDMA_CM_EVENT_CONNECT_RESPONSE || copy.event == RDMA_CM_EVENT_ESTABLISHED ||
+            copy.event == RDMA_CM_EVENT_REJECTED) {
             const auto size = copy.param.conn.private_data != nullptr ? copy.param.conn.private_data_len : std::uint8_t(0);
             if (size > 0) std::memcpy(data, copy.param.conn.private_data, size);
             copy.param.conn.private_data = data;
@@ -442,6 +455,7 @@ void Control::hear(const rdma_cm_event& event) noexcept {
         if (const Error error = make_queue_pair(*session); !error.ok()) return fail(*session, error);
         return tell(*session, Session::tell_prepared);
     case RDMA_CM_EVENT_ESTABLISHED: return session->role == Session::Role::peer ? found(*session, event) : established(*session, event);
+    case RDMA_CM_EVENT_CONNECT_RESPONSE: return answered(*session, event);
     case RDMA_CM_EVENT_MULTICAST_JOIN:
     case RDMA_CM_EVENT_MULTICAST_ERROR: return joined(*session, event);
     case RDMA_CM_EVENT_ADDR_ERROR:
@@ -449,6 +463,7 @@ void Control::hear(const rdma_cm_event& event) noexcept {
     case RDMA_CM_EVENT_CONNECT_ERROR:
     case RDMA_CM_EVENT_UNREACHABLE:
     case RDMA_CM_EVENT_REJECTED:
+        if (event.event == RDMA_CM_EVENT_REJECTED) keep_private_data(*session, event);
         base::log_format(LogLevel::debug, "rdma: connecting failed: %s, status %d", verbs().rdma_event_str(event.event), event.status);
         return fail(*session, failure_of(event));
     case RDMA_CM_EVENT_DISCONNECTED: return tell(*session, Session::tell_disconnected);
@@ -460,8 +475,21 @@ void Control::hear(const rdma_cm_event& event) noexcept {
     }
 }
 
+/// The first words count: who has accepted a peer knows what it said with its connect.
+void Control::keep_private_data(Session& session, const rdma_cm_event& event) noexcept {
+    if (!session.options.is_raw || session.has_heard) return;
+    const auto data = private_data_of(event);
+    session.has_heard = true;
+    session.heard_bytes = std::uint8_t(data.size());
+    if (!data.empty()) std::memcpy(session.heard, data.data(), data.size());
+}
+
 void Control::established(Session& session, const rdma_cm_event& event) noexcept {
-    if (!session.has_greeted) {
+    if (session.listening == 0) {  // we connected
+        keep_private_data(session, event);
+        session.reads_granted = std::uint8_t(std::min<unsigned>(session.options.reads, event.param.conn.initiator_depth));
+    }
+    if (!session.has_greeted && !session.options.is_raw) {
         if (const auto hello = Hello::read(private_data_of(event))) {
             session.peer = *hello;
             session.has_greeted = true;
@@ -474,12 +502,9 @@ void Control::requested(const rdma_cm_event& event) noexcept {
     const auto refuse = [&](Refusal why) {
         const auto byte = std::uint8_t(why);
         verbs().rdma_reject(event.id, &byte, sizeof byte);
-        if (event.id->qp != nullptr) verbs().rdma_destroy_qp(event.id);
         verbs().rdma_destroy_id(event.id);
     };
     event.id->context = nullptr;
-    const auto hello = Hello::read(private_data_of(event));
-    if (!hello) return refuse(Refusal::not_evpl);
     Mailbox* home = nullptr;
     std::uint64_t number = 0;
     Options options;
@@ -494,7 +519,9 @@ void Control::requested(const rdma_cm_event& event) noexcept {
         }
     }
     if (home == nullptr) return refuse(Refusal::closed);
-    if (hello->is_message != options.is_message) return refuse(Refusal::other_mode);
+    const auto hello = options.is_raw ? std::optional<Hello>(Hello{}) : Hello::read(private_data_of(event));
+    if (!hello) return refuse(Refusal::not_evpl);
+    if (!options.is_raw && hello->is_message != options.is_message) return refuse(Refusal::other_mode);
     Session* session = make(*home);
     if (session == nullptr) return refuse(Refusal::busy);
     session->id = event.id;
@@ -502,13 +529,16 @@ void Control::requested(const rdma_cm_event& event) noexcept {
     session->options = options;
     session->peer = *hello;
     session->has_greeted = true;
-    session->reads_asked = event.param.conn.initiator_depth;
-    session->reads_offered = event.param.conn.responder_resources;
+    keep_private_data(*session, event);
+    // The event speaks of the recipient: what it is asked to serve, and what it may start.
+    session->reads_asked = event.param.conn.responder_resources;
+    session->reads_offered = event.param.conn.initiator_depth;
     event.id->context = session;
     if (const Error error = make_queue_pair(*session); !error.ok()) {
         char text[160];
         error.describe(text, sizeof text);
         base::log_format(LogLevel::warning, "rdma: a peer was rejected, its queue pair could not be made: %s", text);
+        destroy_queue_pair(*session);
         session->id = nullptr;
         refuse(Refusal::busy);
         return forget(*session);

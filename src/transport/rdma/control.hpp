@@ -84,6 +84,8 @@ struct Session {
     socket::SocketAddress target;
     Hello ours;
     Refusal refusal = Refusal::none;
+    std::uint8_t said_bytes = 0;
+    std::byte said[256];       ///< raw: goes with connect, accept or reject
     Role role = Role::connection;
     UdLink* datagrams = nullptr;
     std::uint32_t peer_index = 0, peer_generation = 0;
@@ -99,9 +101,14 @@ struct Session {
     Queues* queues = nullptr;
     std::uint32_t inline_bytes = 0;
     std::uint32_t depth = 0;
+    std::uint32_t receives = 0;   ///< raw: of its own queue
     bool has_greeted = false;     ///< `peer` is what it said
     Hello peer;
     Error error;
+    bool has_heard = false;       ///< raw: `heard` is what the peer said
+    std::uint8_t heard_bytes = 0;
+    std::atomic<std::uint8_t> reads_granted{0};  ///< that the peer serves at a time; a receive may open the link before the news
+    std::byte heard[256];
     Address local, remote;
     UdQueues ud;
     UdTarget ud_target;
@@ -191,6 +198,7 @@ private:
     void reject(Session& session) noexcept;
     void finish(Session& session) noexcept;
     void requested(const rdma_cm_event& event) noexcept;
+    void keep_private_data(Session& session, const rdma_cm_event& event) noexcept;
     void established(Session& session, const rdma_cm_event& event) noexcept;
     Error make_queue_pair(Session& session) noexcept;
     Result<Queues*> queues_for(Session& session, Device& device) noexcept;
@@ -198,6 +206,12 @@ private:
     void close_places() noexcept;
     void close_mailboxes() noexcept;
     void fail(Session& session, Error error) noexcept;
+
+    // control_path.cpp
+    int create_queue_pair(Session& session, ibv_pd& pd, ibv_qp_init_attr& wanted) noexcept;
+    void destroy_queue_pair(Session& session) noexcept;
+    int bring_up(Session& session, const rdma_conn_param* agreed) noexcept;
+    void answered(Session& session, const rdma_cm_event& event) noexcept;
 
     // control_datagrams.cpp
     void open_datagrams(Session& session) noexcept;

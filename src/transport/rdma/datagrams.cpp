@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "base/option.hpp"
-#include "transport/options.hpp"
+#include "transport/rdma/options.hpp"
 
 namespace evpl::transport::rdma {
 namespace {
@@ -97,7 +97,8 @@ Result<Listening*> UdPort::listen(const Endpoint&, bool, Acceptor&, Diagnostic&)
 Result<Link*> UdPort::connect(const Endpoint&, const Address&, Sink&, SendQueue&, Diagnostic&) { return Error(Errc::not_supported, Step::connect); }
 
 Result<Link*> UdPort::bind(const Endpoint& at, const Address* remote, Sink& sink, SendQueue& outbox, Diagnostic& why) {
-    if (const auto read = read_options(at, {}, why); !read) return read.error();
+    const auto options = UdOptions::read(at, why);
+    if (!options) return options.error();
     UdLink* link = take_link();
     Session* session = link != nullptr ? control_.make(mailbox_) : nullptr;
     if (session == nullptr) {
@@ -131,6 +132,7 @@ Result<Link*> UdPort::bind(const Endpoint& at, const Address* remote, Sink& sink
     link->outbox = &outbox;
     link->session = session;
     link->state = UdLink::State::opening;
+    link->is_raw = options->is_raw;
     link->connected = remote != nullptr;
     if (remote != nullptr) link->remote = *remote;
     link->local = session->local;
@@ -306,13 +308,22 @@ unsigned UdPort::take_receives(UdLink& link, unsigned budget) {
     return done;
 }
 
+/// A raw sender has no port number: its queue pair's takes the place, and a connected socket knows its peer by it.
+std::uint16_t UdPort::raw_port_of(UdLink& link, const Address& from, std::uint32_t qp_number) noexcept {
+    if (!link.connected) return std::uint16_t(std::max(qp_number & 0xffff, 1u));
+    const UdPeer* peer = find_peer(link, link.remote);
+    const bool is_it = peer != nullptr && peer->target.qp_number == qp_number && std::memcmp(from.bytes, link.remote.bytes, sizeof from.bytes) == 0;
+    return is_it ? link.remote.port : std::uint16_t(0);
+}
+
 void UdPort::received(UdLink& link, const ibv_wc& done) {
     const auto slot = std::uint32_t(done.wr_id);
     link.free_blocks[link.free_count++] = slot;
     Buffer& block = link.blocks[slot];
     if (done.status != IBV_WC_SUCCESS || done.byte_len < ud_header_bytes || (done.wc_flags & IBV_WC_GRH) == 0 || link.state != UdLink::State::open) return;
     const std::uint32_t note = (done.wc_flags & IBV_WC_WITH_IMM) != 0 ? ntohl(done.imm_data) : 0;
-    const Address from = sender_of(block.data(), (note & 0xffff0000) == ud_mark ? std::uint16_t(note) : std::uint16_t(0));
+    Address from = sender_of(block.data(), (note & 0xffff0000) == ud_mark ? std::uint16_t(note) : std::uint16_t(0));
+    if (link.is_raw) from.port = raw_port_of(link, from, done.src_qp);
     if (link.connected && !(from == link.remote)) return;
     if (from.port != 0 && find_peer(link, from) == nullptr) {  // an answer needs no question where it goes
         UdPeer* peer = add_peer(link, from);
@@ -483,7 +494,7 @@ bool UdPort::post(UdLink& link, UdPeer& peer, SliceQueue& from) {
     request.num_sge = datagram.empty() ? 0 : 1;
     request.opcode = IBV_WR_SEND_WITH_IMM;
     request.send_flags = IBV_SEND_SIGNALED;
-    request.imm_data = htonl(ud_mark | link.local.port);
+    request.imm_data = htonl(link.is_raw ? link.queues.qp->qp_num : ud_mark | link.local.port);
     request.wr.ud.ah = peer.target.handle;
     request.wr.ud.remote_qpn = peer.target.qp_number;
     request.wr.ud.remote_qkey = peer.target.qkey;

@@ -61,6 +61,7 @@ public:
 
     State state = State::free;
     bool connected = false;
+    bool is_raw = false;
     bool blocked = false;
     bool armed_sends = false, armed_receives = false;
     bool dead = false;            ///< the device is gone
@@ -128,6 +129,7 @@ private:
     bool fill(UdLink& link, Buffer& block, std::uint32_t& lkey) noexcept;
     UdPeer* peer_of(UdLink& link, const Address& address) noexcept;
     UdPeer* find_peer(UdLink& link, const Address& address) noexcept;
+    std::uint16_t raw_port_of(UdLink& link, const Address& from, std::uint32_t qp_number) noexcept;
     UdPeer* add_peer(UdLink& link, const Address& address) noexcept;
     void forget_peer(UdLink& link, UdPeer& peer) noexcept;
     bool look_for(UdLink& link, UdPeer& peer, Session::Role role, const ibv_wc* arrival, const void* header) noexcept;

@@ -12,32 +12,29 @@ namespace evpl::transport::rdma {
 namespace {
 
 constexpr unsigned completions_per_poll = 32;
-constexpr unsigned gather_most = 8;
-constexpr std::uint64_t receive_bit = std::uint64_t(1) << 63;
 
-// A work request's id is the link's address (47 bits of user space) and the request's number. The link stays where it is until its
-// queue pair is destroyed and all completions are through.
-std::uint64_t id_of(const RdmaLink& link, std::uint16_t number) noexcept {
-    return std::uint64_t(reinterpret_cast<std::uintptr_t>(&link)) << 16 | number;
-}
 RdmaLink& link_of(std::uint64_t id) noexcept { return *reinterpret_cast<RdmaLink*>(id >> 16); }
 
-Error failure_of(const ibv_wc& done, Step step) noexcept {
+}  // namespace
+
+/// `raw`: whether a message fits is between the users.
+Error failure_of(const ibv_wc& done, Step step, bool raw) noexcept {
     switch (done.status) {
     case IBV_WC_WR_FLUSH_ERR: return Error(Errc::reset, step, Who::peer);
     case IBV_WC_RETRY_EXC_ERR:
     case IBV_WC_RESP_TIMEOUT_ERR: return Error(Errc::peer_silent, step, Who::peer);
-    case IBV_WC_RNR_RETRY_EXC_ERR: return Error(Errc::timed_out, step, Who::peer);  // the peer never had a receive ready
+    case IBV_WC_RNR_RETRY_EXC_ERR: return Error(Errc::receive_limit, step, Who::peer);  // the peer never had a receive ready
     case IBV_WC_REM_ACCESS_ERR: return Error(Errc::remote_access, Step::remote, Who::peer);
     case IBV_WC_REM_INV_REQ_ERR:
-    case IBV_WC_LOC_LEN_ERR: return Error(Errc::protocol_error, step, Who::peer);
+    case IBV_WC_LOC_LEN_ERR: return Error(raw ? Errc::too_large : Errc::protocol_error, step, Who::peer);
+    case IBV_WC_LOC_QP_OP_ERR:  // so soft-RoCE speaks of a receive that is too small; no other of ours is malformed
+        if (raw && step == Step::recv) return Error(Errc::too_large, step, Who::peer);
+        return Error(Errc::device_error, step, Who::system, int(done.status));
     case IBV_WC_REM_OP_ERR:
     case IBV_WC_REM_ABORT_ERR: return Error(Errc::device_error, step, Who::peer, int(done.status));
     default: return Error(Errc::device_error, step, Who::system, int(done.status));
     }
 }
-
-}  // namespace
 
 // -- completions -----------------------------------------------------------------------------------------------
 
@@ -83,7 +80,8 @@ void RdmaPort::drain_rail(Rail& rail) {
 }
 
 void RdmaPort::complete(Rail& rail, const ibv_wc& done) {
-    if ((done.wr_id & receive_bit) != 0) received(rail, done);
+    if ((done.wr_id & own_receive) == own_receive) received_raw(rail, done);
+    else if ((done.wr_id & receive_bit) != 0) received(rail, done);
     else sent(rail, done);
 }
 
@@ -121,7 +119,7 @@ void RdmaPort::received(Rail& rail, const ibv_wc& done) {
     const auto slot = std::uint32_t(done.wr_id);
     --rail.receives_out;
     RdmaLink* const link = rail.links.find(done.qp_num);
-    const bool live = link != nullptr && (link->state == RdmaLink::State::open || link->state == RdmaLink::State::answering);
+    const bool live = link != nullptr && link->state != RdmaLink::State::free && link->state != RdmaLink::State::over;
     if (live && done.status == IBV_WC_SUCCESS) {
         if (link->granted == link->owed || (done.wc_flags & IBV_WC_WITH_IMM) == 0 || done.opcode != IBV_WC_RECV) {
             end_link(*link, Error(Errc::protocol_error, Step::recv, Who::peer));
@@ -137,7 +135,7 @@ void RdmaPort::received(Rail& rail, const ibv_wc& done) {
             take_note(*link, note);
         }
     } else if (live) {
-        end_link(*link, failure_of(done, Step::recv));
+        end_link(*link, failure_of(done, Step::recv, false));
     }
     rail.free_slots[rail.free_count++] = slot;
 }
@@ -161,13 +159,14 @@ void RdmaPort::take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std:
     deliver(link, block_.cut(bytes), end_of_message);
 }
 
-void RdmaPort::deliver(RdmaLink& link, Buffer&& bytes, bool end_of_message) {
-    if (link.receive_paused || !link.held.empty()) {
-        if (!link.held.push({std::move(bytes), end_of_message})) end_link(link, Error(Errc::out_of_memory, Step::recv));
+void RdmaPort::deliver(RdmaLink& link, Buffer&& bytes, bool end_of_message, std::uint32_t invalidated_key) {
+    if (link.receive_paused || !link.held.empty() || link.state == RdmaLink::State::connecting) {
+        if (!link.held.push({std::move(bytes), end_of_message, invalidated_key})) end_link(link, Error(Errc::out_of_memory, Step::recv));
         return;
     }
     Arrival arrival;
     arrival.end_of_message = end_of_message;
+    arrival.invalidated_key = invalidated_key;
     link.sink->delivered(std::move(bytes), arrival);
 }
 
@@ -177,6 +176,7 @@ void RdmaPort::deliver_held(RdmaLink& link) {
         link.held.pop();
         Arrival arrival;
         arrival.end_of_message = first.end_of_message;
+        arrival.invalidated_key = first.invalidated_key;
         link.sink->delivered(std::move(first.bytes), arrival);
     }
 }
@@ -189,7 +189,7 @@ void RdmaPort::resume(Link& base) {
 }
 
 void RdmaPort::take_note(RdmaLink& link, std::uint32_t note) {
-    if (link.state != RdmaLink::State::open) return;
+    if (link.state == RdmaLink::State::over) return;
     if ((note & ~Note::known) != 0) return end_link(link, Error(Errc::protocol_error, Step::recv, Who::peer));
     link.credits += note & Note::credit_mask;
     if (link.credits > Note::credit_mask) return end_link(link, Error(Errc::protocol_error, Step::recv, Who::peer));
@@ -198,14 +198,14 @@ void RdmaPort::take_note(RdmaLink& link, std::uint32_t note) {
 
 // -- receive memory and credits --------------------------------------------------------------------------------
 
-/// The slot has a block that the device knows. False: later.
-bool RdmaPort::fill(Rail& rail, Rail::Slot& slot, std::uint32_t& lkey) noexcept {
-    if (!slot.block) {
-        auto block = host.heap().allocate(rail.queues->block_bytes);
-        if (!block) return false;
-        slot.block = *std::move(block);
+/// There is a block that the device knows. False: later.
+bool RdmaPort::fill(Rail& rail, Buffer& block, std::uint32_t block_bytes, std::uint32_t& lkey) noexcept {
+    if (!block) {
+        auto made = host.heap().allocate(block_bytes);
+        if (!made) return false;
+        block = *std::move(made);
     }
-    memory::Slab& slab = *memory::slab_of(slot.block);
+    memory::Slab& slab = *memory::slab_of(block);
     std::uint64_t key;
     if (rail.queues->device->key_of(slab, key) != nullptr) {
         lkey = Device::lkey_of(key);
@@ -222,10 +222,10 @@ unsigned RdmaPort::post_receives(Rail& rail, unsigned count) noexcept {
     unsigned posted = 0;
     while (posted < count && !rail.dead) {
         unsigned n = 0;
-        for (; n < most && posted + n < count && rail.free_count > 0 && rail.receives_out + n < rail.queues->receives_most; ++n) {
+        for (; n < most && posted + n < count && rail.free_count > 0 && rail.receives_out + rail.own_receives + n < rail.queues->receives_most; ++n) {
             const std::uint32_t slot = rail.free_slots[rail.free_count - 1];
             std::uint32_t lkey;
-            if (!fill(rail, rail.slots[slot], lkey)) break;
+            if (!fill(rail, rail.slots[slot].block, rail.queues->block_bytes, lkey)) break;
             --rail.free_count;
             places[n] = {reinterpret_cast<std::uintptr_t>(rail.slots[slot].block.data()), rail.queues->block_bytes, lkey};
             requests[n] = {receive_bit | slot, &requests[n + 1], &places[n], 1};
@@ -258,6 +258,7 @@ std::uint32_t RdmaPort::grant(RdmaLink& link, std::uint32_t wanted) noexcept {
 /// Half of what a peer may send has been used: it gets more, and the more it sends the more, while there is plenty.
 void RdmaPort::settle(RdmaLink& link) {
     if (link.state == RdmaLink::State::over) return tell_end(link);
+    if (link.is_raw) return settle_raw(link);
     if (!link.held.empty()) deliver_held(link);
     if (link.end_heard && !link.ended && link.held.empty() && link.state == RdmaLink::State::open) {
         link.ended = true;
@@ -327,7 +328,7 @@ Flushed RdmaPort::flush(Link& base) {
     auto& link = static_cast<RdmaLink&>(base);
     if (link.state != RdmaLink::State::open) return Flushed::blocked;
     if ((link.waiting.empty() || post_waiting(link)) && push_outbox(link)) {
-        if (link.draining) say_end(link);
+        if (link.draining && !link.is_raw) say_end(link);
         return Flushed::all;
     }
     link.blocked = true;
@@ -355,16 +356,18 @@ bool RdmaPort::push_outbox(RdmaLink& link) {
 /// The next SEND of the outbox: slices up to what the peer takes, or to the end of a message. False: no memory to note them.
 bool RdmaPort::gather(RdmaLink& link, SendBatch& batch) {
     SendQueue& outbox = *link.outbox;
+    if (link.is_raw && !gather_into_one(link)) return false;
     if (!link.requests.reserve(batch.count + 1) || !link.with_device.reserve(gather_most)) return false;
     ibv_sge* const first = &batch.slices[batch.slice_count];
     Request entry;
-    std::uint32_t note = 0;
+    std::uint32_t note = 0, flags = 0;
     int pieces = 0;
     while (!outbox.empty() && unsigned(pieces) < link.rail->queues->gather_most && entry.bytes < link.peer_block && note == 0) {
         Buffer& front = outbox[0];
         const std::uint32_t take = std::min(front.size(), link.peer_block - entry.bytes);
         const bool whole = take == front.size();
-        if (whole && link.is_message && (BufferAccess::flags(front) & BufferAccess::end_of_message) != 0) note = Note::end_of_message;
+        if (whole) flags = BufferAccess::flags(front);
+        if (whole && link.is_message && (flags & BufferAccess::end_of_message) != 0) note = Note::end_of_message;
         if (take > 0) {
             std::uint64_t key = 0;
             const memory::Slab* slab = memory::slab_of(front);
@@ -383,14 +386,19 @@ bool RdmaPort::gather(RdmaLink& link, SendBatch& batch) {
     }
     const std::uint32_t credits = std::min(link.owed, Note::credit_mask);
     link.owed -= credits;
-    --link.credits;
+    link.credits -= link.is_raw ? 0 : 1;
     ibv_send_wr& request = batch.requests[batch.count];
     request = {};
     request.wr_id = id_of(link, std::uint16_t(link.next_number + batch.count));
     request.sg_list = first;
     request.num_sge = pieces;
-    request.opcode = IBV_WR_SEND_WITH_IMM;
-    request.imm_data = htonl(note | credits);
+    request.opcode = link.is_raw ? IBV_WR_SEND : IBV_WR_SEND_WITH_IMM;
+    if (!link.is_raw) request.imm_data = htonl(note | credits);
+    if ((flags & BufferAccess::has_key) != 0) {
+        request.opcode = IBV_WR_SEND_WITH_INV;
+        request.invalidate_rkey = std::uint32_t(outbox.keys.front());
+        outbox.keys.pop();
+    }
     if (entry.bytes <= link.inline_bytes) request.send_flags |= IBV_SEND_INLINE;
     if (std::exchange(link.fence, false)) request.send_flags |= IBV_SEND_FENCE;
     batch.entries[batch.count++] = entry;
@@ -476,12 +484,13 @@ void RdmaPort::pass_requests(RdmaLink& link, unsigned count, std::size_t& bytes,
         bytes += request.bytes;
         for (unsigned i = 0; i < request.slices; ++i) link.with_device.pop();
         if (request.what == Sent::operation) operation_done(link, error);
+        else if (request.what == Sent::window && error.ok()) window_bound(link);
         else if (request.what == Sent::end && error.ok()) link.end_acked = true;
     }
 }
 
 void RdmaPort::send_failed(RdmaLink& link, const ibv_wc& done) {
-    const Error error = failure_of(done, Step::send);
+    const Error error = failure_of(done, Step::send, link.is_raw);
     std::size_t bytes = 0;
     pass_requests(link, 1, bytes, error);
     end_link(link, error);

@@ -19,6 +19,12 @@ public:
     void deregister_memory(std::byte* base, std::size_t size_bytes, std::uint64_t key) noexcept override;
     static std::uint32_t lkey_of(std::uint64_t key) noexcept { return RegionTable<ibv_mr>::lkey_of(key); }
 
+    /// Windows of a queue pair, which a peer's SEND can take back.
+    bool has_windows() const noexcept {
+        constexpr unsigned kinds = IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B;
+        return (limits.device_cap_flags & kinds) != 0 && (limits.device_cap_flags & IBV_DEVICE_MEM_MGT_EXTENSIONS) != 0 && limits.max_mw > 0;
+    }
+
     ibv_context* context = nullptr;
     ibv_pd* pd = nullptr;
     ibv_device_attr limits{};

@@ -25,10 +25,15 @@ inline constexpr std::uint32_t requests_kept = 4;
 inline constexpr std::uint32_t copied_bytes_most = 512;
 /// What has no memory or no key yet is tried again after this long.
 inline constexpr std::int64_t retry_ns = 1'000'000;
+/// Slices of one SEND.
+inline constexpr unsigned gather_most = 8;
+/// In the id of a work request: a receive, by its slot; a receive of a raw link's own queue.
+inline constexpr std::uint64_t receive_bit = std::uint64_t(1) << 63;
+inline constexpr std::uint64_t own_receive = receive_bit | std::uint64_t(1) << 62;
 /// Peers that wait at a paused listener; more are rejected.
 inline constexpr std::uint32_t backlog_most = 1024;
 
-enum class Sent : std::uint8_t { payload, note, end, probe, operation };
+enum class Sent : std::uint8_t { payload, note, end, probe, operation, window };
 
 /// A work request that the device has. Its buffers are the next `slices` of RdmaLink::with_device.
 struct Request {
@@ -48,10 +53,17 @@ struct Operation {
     bool told = false;  ///< its link is over; the device may still be at it
 };
 
+/// A range that the peer may use: by the registration's own key, or by a window into it, which the peer's SEND can take back.
 struct Exposure {
     ibv_mr* region = nullptr;
+    ibv_mw* window = nullptr;
+    std::uint32_t key = 0;
+    bool bound = true;    ///< false: the device has yet to bind the window
+    bool revoked = false; ///< before that
     Buffer range;
 };
+
+Error failure_of(const ibv_wc& done, Step step, bool raw) noexcept;
 
 struct Rail;
 
@@ -61,11 +73,13 @@ public:
     struct Received {
         Buffer bytes;
         bool end_of_message;
+        std::uint32_t invalidated_key;
     };
 
     // -- every message
     State state = State::free;
     bool is_message = false;
+    bool is_raw = false;           ///< no credits, no notes, receives of its own
     bool blocked = false;          ///< flush said so, writable() is owed
     bool touched = false;          ///< in the port's list of links that a batch has met
     bool starving = false;         ///< waits for receive memory to grant
@@ -85,7 +99,12 @@ public:
     Rail* rail = nullptr;
     SliceQueue with_device;
     memory::RingQueue<Request, 4> requests;
+    memory::RingQueue<Buffer, 1> own_receives;  ///< raw: blocks that the device has, in order
     // -- now and then
+    bool accepted = false;         ///< raw: the user has
+    bool has_heard = false;        ///< raw: the session's `heard` is what the peer said
+    std::uint32_t receives = 0;    ///< raw: so many are wanted
+    std::uint32_t block_bytes = 0; ///< raw: of each
     bool draining = false;
     bool finishing = false;        ///< does not wait for the peer's end
     bool end_said = false;
@@ -115,6 +134,12 @@ public:
     Caps own_caps;
     Address local, remote;
 };
+
+// A work request's id is the link's address (47 bits of user space) and the request's number. The link stays where it is until its
+// queue pair is destroyed and all completions are through.
+inline std::uint64_t id_of(const RdmaLink& link, std::uint16_t number) noexcept {
+    return std::uint64_t(reinterpret_cast<std::uintptr_t>(&link)) << 16 | number;
+}
 
 /// Links by their queue pair's number (24 bits).
 class QueuePairTable {
@@ -153,6 +178,7 @@ struct Rail final : Watcher {
     bool crowded = false;           ///< somebody was refused because the completion queue is spoken for
     unsigned requests_out = 0;      ///< work requests of all links
     unsigned receives_out = 0;      ///< posted and not consumed
+    unsigned own_receives = 0;      ///< what raw links have posted, or will
     unsigned promised = 0;          ///< of these, granted to peers
     unsigned unacknowledged = 0;    ///< events of the channel
     unsigned early_count = 0;       ///< completions that arming found
@@ -190,6 +216,9 @@ public:
     Result<Link*> connect(const Endpoint& to, const Address& address, Sink& sink, SendQueue& outbox, Diagnostic& why) override;
     void close(Link& link, How how) override;
     void alarm() override;
+    void admit(Link& link) override;
+    void set_private_data(Link& link, std::span<const std::byte> data) override;
+    std::span<const std::byte> private_data(const Link& link) const override;
     Address remote_address(const Link& link) const override { return static_cast<const RdmaLink&>(link).remote; }
     Address local_address(const Link& link) const override { return static_cast<const RdmaLink&>(link).local; }
     std::size_t remote_name(const Link& link, std::span<char> room) const override;
@@ -228,6 +257,7 @@ private:
     void answer(RdmaListening& listening, Session& session);
     void reject(Session& session, Refusal why) noexcept;
     void established(RdmaLink& link);
+    void disconnected(RdmaLink& link);
     void destroyed(Session& session);
     void greet(RdmaLink& link) noexcept;
     bool meet(RdmaLink& link, const Session& session) noexcept;
@@ -252,7 +282,7 @@ private:
     void complete(Rail& rail, const ibv_wc& done);
     void received(Rail& rail, const ibv_wc& done);
     void take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std::uint32_t bytes, bool end_of_message);
-    void deliver(RdmaLink& link, Buffer&& bytes, bool end_of_message);
+    void deliver(RdmaLink& link, Buffer&& bytes, bool end_of_message, std::uint32_t invalidated_key = 0);
     void deliver_held(RdmaLink& link);
     void take_note(RdmaLink& link, std::uint32_t note);
     void sent(Rail& rail, const ibv_wc& done);
@@ -265,7 +295,7 @@ private:
     void settle(RdmaLink& link);
     std::uint32_t grant(RdmaLink& link, std::uint32_t wanted) noexcept;
     unsigned post_receives(Rail& rail, unsigned count) noexcept;
-    bool fill(Rail& rail, Rail::Slot& slot, std::uint32_t& lkey) noexcept;
+    bool fill(Rail& rail, Buffer& block, std::uint32_t block_bytes, std::uint32_t& lkey) noexcept;
     bool may_post(const RdmaLink& link, std::uint32_t kept) const noexcept;
     bool push_outbox(RdmaLink& link);
     bool gather(RdmaLink& link, SendBatch& batch);
@@ -275,7 +305,16 @@ private:
     void posted(RdmaLink& link, Request request) noexcept;
     bool post(RdmaLink& link, ibv_send_wr& first) noexcept;
 
+    // raw.cpp
+    void received_raw(Rail& rail, const ibv_wc& done);
+    void settle_raw(RdmaLink& link);
+    bool post_own_receives(RdmaLink& link) noexcept;
+    bool gather_into_one(RdmaLink& link) noexcept;
+
     // remote.cpp
+    Result<RemoteRegion> bind_window(RdmaLink& link, ibv_mr* region, Buffer&& range, int rights);
+    void window_bound(RdmaLink& link) noexcept;
+    bool take_back(RdmaLink& link, std::uint32_t key) noexcept;
     Result<void> start(Link& link, Operation&& operation);
     bool post_waiting(RdmaLink& link);
     bool make_known(RdmaLink& link, Operation& operation, std::uint32_t& lkey, Error& error);

@@ -19,30 +19,95 @@ Result<RemoteRegion> RdmaPort::expose(Link& base, Buffer range, Access access) {
     if ((unsigned(access) & unsigned(Access::read)) != 0) rights |= IBV_ACCESS_REMOTE_READ;
     if ((unsigned(access) & unsigned(Access::write)) != 0) rights |= IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_LOCAL_WRITE;
     if (!link.exposures.reserve(1)) return Error(Errc::out_of_memory, Step::remote);
-    ibv_mr* region = verbs().ibv_reg_mr(link.rail->queues->device->pd, range.data(), range.size(), rights);
+    const bool by_window = link.own_caps.remote_invalidate;
+    ibv_mr* region = verbs().ibv_reg_mr(link.rail->queues->device->pd, range.data(), range.size(),
+                                        by_window ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND : rights);
     if (region == nullptr) return Error::from_errno(errno, Step::remote);
+    if (by_window) return bind_window(link, region, std::move(range), rights & ~IBV_ACCESS_LOCAL_WRITE);
     const RemoteRegion out{reinterpret_cast<std::uintptr_t>(range.data()), region->rkey, range.size()};
-    (void)link.exposures.push({region, std::move(range)});  // reserved
+    (void)link.exposures.push({region, nullptr, region->rkey, true, false, std::move(range)});  // reserved
     return out;
+}
+
+namespace {
+
+void drop(Exposure& exposure) noexcept {
+    if (exposure.window != nullptr) ibv_dealloc_mw(exposure.window);  // before the region it opens into
+    if (exposure.region != nullptr) verbs().ibv_dereg_mr(exposure.region);
+    exposure.window = nullptr;
+    exposure.region = nullptr;
+}
+
+}  // namespace
+
+/// A window of this queue pair into `region`, which is released when that fails. Bound in order with SENDs: who is told of the key finds it
+/// valid. Errors: out_of_buffers, as long as the send queue is full.
+Result<RemoteRegion> RdmaPort::bind_window(RdmaLink& link, ibv_mr* region, Buffer&& range, int rights) {
+    Exposure made{region, nullptr, 0, false, false, std::move(range)};
+    const auto failed = [&](Error error) {
+        drop(made);
+        return error;
+    };
+    if (!may_post(link, 0)) return failed(Error(Errc::out_of_buffers, Step::remote));
+    if (!link.requests.reserve(1)) return failed(Error(Errc::out_of_memory, Step::remote));
+    made.window = ibv_alloc_mw(link.rail->queues->device->pd, IBV_MW_TYPE_2);
+    if (made.window == nullptr) return failed(Error::from_errno(errno, Step::remote));
+    made.key = ibv_inc_rkey(made.window->rkey);
+    ibv_send_wr request{};
+    request.wr_id = id_of(link, link.next_number);
+    request.opcode = IBV_WR_BIND_MW;
+    request.send_flags = IBV_SEND_SIGNALED;
+    request.bind_mw.mw = made.window;
+    request.bind_mw.rkey = made.key;
+    request.bind_mw.bind_info = {region, reinterpret_cast<std::uintptr_t>(made.range.data()), made.range.size(), unsigned(rights)};
+    const RemoteRegion out{reinterpret_cast<std::uintptr_t>(made.range.data()), made.key, made.range.size()};
+    (void)link.exposures.push(std::move(made));  // reserved
+    posted(link, {0, 0, Sent::window});
+    if (!post(link, request)) return link.error;
+    return out;
+}
+
+/// The device has bound the oldest window that it had not.
+void RdmaPort::window_bound(RdmaLink& link) noexcept {
+    for (std::uint32_t i = 0; i < link.exposures.size(); ++i) {
+        Exposure& each = link.exposures[i];
+        if (std::exchange(each.bound, true)) continue;
+        if (each.revoked) take_back(link, each.key);
+        return;
+    }
+}
+
+/// False: nothing is exposed by that key.
+bool RdmaPort::take_back(RdmaLink& link, std::uint32_t key) noexcept {
+    bool found = false;
+    for (std::uint32_t left = link.exposures.size(); left > 0; --left) {
+        Exposure each = std::move(link.exposures.front());
+        link.exposures.pop();
+        if (each.key == key && !found) {
+            found = true;
+            drop(each);
+        } else {
+            (void)link.exposures.push(std::move(each));  // into the room it left
+        }
+    }
+    return found;
 }
 
 Result<void> RdmaPort::revoke(Link& base, const RemoteRegion& region) {
     auto& link = static_cast<RdmaLink&>(base);
-    for (std::uint32_t left = link.exposures.size(); left > 0; --left) {
-        Exposure each = std::move(link.exposures.front());
-        link.exposures.pop();
-        if (each.region->rkey == region.key && reinterpret_cast<std::uintptr_t>(each.range.data()) == region.address) {
-            verbs().ibv_dereg_mr(each.region);
-            return {};
-        }
-        (void)link.exposures.push(std::move(each));  // into the room it left
+    for (std::uint32_t i = 0; i < link.exposures.size(); ++i) {
+        Exposure& each = link.exposures[i];
+        if (each.key != region.key || reinterpret_cast<std::uintptr_t>(each.range.data()) != region.address || each.revoked) continue;
+        each.revoked = true;
+        if (each.bound) take_back(link, each.key);  // a window that the device has yet to bind goes when it is: nobody knows of it before
+        return {};
     }
     return Error(Errc::misuse, Step::remote);
 }
 
 /// The queue pair is gone: nobody uses them any more.
 void RdmaPort::drop_exposures(RdmaLink& link) noexcept {
-    for (; !link.exposures.empty(); link.exposures.pop()) verbs().ibv_dereg_mr(link.exposures.front().region);
+    for (; !link.exposures.empty(); link.exposures.pop()) drop(link.exposures.front());
 }
 
 // -- what we use -----------------------------------------------------------------------------------------------
@@ -50,6 +115,7 @@ void RdmaPort::drop_exposures(RdmaLink& link) noexcept {
 Result<void> RdmaPort::start(Link& base, Operation&& operation) {
     auto& link = static_cast<RdmaLink&>(base);
     if (link.state != RdmaLink::State::open || link.end_said) return Error(Errc::misuse, Step::remote);
+    if (operation.reads && link.own_caps.remote_reads_max == 0) return Error(Errc::not_supported, Step::remote);  // the peer serves none
     if (!link.waiting.push(std::move(operation))) return Error(Errc::out_of_memory, Step::remote);
     post_waiting(link);
     return {};
@@ -108,7 +174,7 @@ bool RdmaPort::post_waiting(RdmaLink& link) {
         const Buffer& used = first.registered ? first.registered : first.buffer;
         ibv_sge place{reinterpret_cast<std::uintptr_t>(used.data()), used.size(), lkey};
         ibv_send_wr request{};
-        request.wr_id = std::uint64_t(reinterpret_cast<std::uintptr_t>(&link)) << 16 | link.next_number;
+        request.wr_id = id_of(link, link.next_number);
         request.sg_list = &place;
         request.num_sge = 1;
         request.opcode = first.reads ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -90,6 +91,7 @@ void RdmaPort::release(RdmaLink& link) {
     drop_exposures(link);
     if (link.rail != nullptr) {
         link.rail->requests_out -= link.requests_out;
+        link.rail->own_receives -= link.receives;
         link.rail->links.remove(link.qp_number);
     }
     const std::uint32_t generation = link.generation + 1;
@@ -158,6 +160,7 @@ void RdmaPort::hear(Session& session, std::uint32_t tells) {
         if ((tells & (Session::tell_failed | Session::tell_disconnected | Session::tell_removed)) != 0) control_.ask(session, Session::ask_finish);
         return;
     }
+    link->has_heard |= (tells & (Session::tell_established | Session::tell_failed)) != 0;
     if ((tells & Session::tell_removed) != 0) {
         if (link->rail != nullptr) lose_rail(*link->rail);
         end_link(*link, Error(Errc::device_lost, Step::none, Who::system));
@@ -173,9 +176,19 @@ void RdmaPort::hear(Session& session, std::uint32_t tells) {
     }
     if ((tells & Session::tell_disconnected) == 0) return;
     if (link->rail != nullptr) drain_rail(*link->rail);  // what the peer sent before it went
-    if (link->state == RdmaLink::State::over) return ask_finish(*link);
-    if (link->end_heard && link->end_acked) touch(*link);  // in order; told once all is delivered
-    else end_link(*link, Error(Errc::reset, Step::recv, Who::peer));
+    disconnected(*link);
+}
+
+void RdmaPort::disconnected(RdmaLink& link) {
+    if (link.state == RdmaLink::State::over) return ask_finish(link);
+    if (link.is_raw && link.state == RdmaLink::State::open && link.requests_out == 0 && link.outbox->empty() && link.waiting.empty()) {
+        deliver_held(link);
+        link.ended = true;  // there is no other end: nothing of ours is lost, and all of the peer's is here
+        link.sink->ended();
+        return end_link(link, Error(Errc::end, Step::recv, Who::peer));
+    }
+    if (link.end_heard && link.end_acked) touch(link);  // in order; told once all is delivered
+    else end_link(link, Error(Errc::reset, Step::recv, Who::peer));
 }
 
 /// There is a queue pair: receives first, then the greeting that tells of them.
@@ -186,11 +199,19 @@ void RdmaPort::prepared(RdmaLink& link) {
 
 bool RdmaPort::attach(RdmaLink& link, Session& session) noexcept {
     const auto rail = rail_of(*session.queues);
+    if (rail && (*rail)->receives_out + (*rail)->own_receives + session.receives > session.queues->receives_most) {
+        end_link(link, Error(Errc::out_of_buffers, Step::connect));  // the completion queue would not hold what comes
+        return false;
+    }
     if (!rail || (*rail)->dead || !(*rail)->links.insert(session.qp->qp_num, link)) {
         end_link(link, !rail ? rail.error() : (*rail)->dead ? Error(Errc::device_lost, Step::connect) : Error(Errc::out_of_memory, Step::connect));
         return false;
     }
     link.rail = *rail;
+    link.receives = session.receives;
+    (*rail)->own_receives += session.receives;
+    link.block_bytes = session.options.block_bytes;
+    if (link.is_raw) link.credits = link.peer_block = UINT32_MAX;  // nobody counts, and the peer says nothing
     link.qp = session.qp;
     link.qp_number = session.qp->qp_num;
     link.depth = session.depth;
@@ -200,7 +221,8 @@ bool RdmaPort::attach(RdmaLink& link, Session& session) noexcept {
     link.local = session.local;
     link.remote = session.remote;
     link.domain = session.queues->device;
-    link.own_caps = caps_of(session.options, session.inline_bytes);
+    link.own_caps = caps_of(session.options, session.inline_bytes, !link.active);
+    link.own_caps.remote_invalidate &= session.queues->device->has_windows();
     return true;
 }
 
@@ -218,8 +240,9 @@ void RdmaPort::greet(RdmaLink& link) noexcept {
 
 /// False: what the peer said fits nothing of ours.
 bool RdmaPort::meet(RdmaLink& link, const Session& session) noexcept {
+    if (link.is_raw) return true;
     if (!session.has_greeted || session.peer.is_message != link.is_message) return false;
-    link.credits = session.peer.credits;
+    link.credits += session.peer.credits;  // a note may have come before
     link.peer_block = session.peer.block_bytes;
     return true;
 }
@@ -233,6 +256,8 @@ void RdmaPort::established(RdmaLink& link) {
 
 void RdmaPort::open_link(RdmaLink& link) {
     link.state = RdmaLink::State::open;
+    link.own_caps.remote_reads_max = link.session->reads_granted;
+    if (!link.held.empty()) touch(link);  // it came before the news that it may
     link.heard_ns = host.now_ns();
     if (link.silent_after_ns > 0) tick_by(host.now_ns() + link.silent_after_ns);
     link.sink->opened();
@@ -290,7 +315,8 @@ Result<Listening*> RdmaPort::listen(const Endpoint& at, bool shared, Acceptor& a
     char text[64];
     where->describe(text, sizeof text);
     if (at.host() == "*") std::snprintf(text, sizeof text, "*:%u", unsigned(*bound));
-    std::snprintf(listening->url_text, sizeof listening->url_text, "rdma://%s%s", text, options->is_message ? "?mode=msg" : "");
+    const char* const query = options->is_raw ? "?wire=raw" : options->is_message ? "?mode=msg" : "";
+    std::snprintf(listening->url_text, sizeof listening->url_text, "rdma://%s%s", text, query);
     listening->next = std::exchange(listenings_, listening);
     return listening;
 }
@@ -352,8 +378,9 @@ void RdmaPort::answer(RdmaListening& listening, Session& session) {
     if (link == nullptr) return reject(session, Refusal::busy);
     link->state = RdmaLink::State::answering;
     link->is_message = session.options.is_message;
+    link->is_raw = link->awaits_accept = link->has_heard = session.options.is_raw;
     link->session = &session;
-    link->own_caps = caps_of(session.options, session.inline_bytes);
+    link->own_caps = caps_of(session.options, session.inline_bytes, true);
     link->caps = &link->own_caps;
     link->local = session.local;
     link->remote = session.remote;
@@ -363,8 +390,30 @@ void RdmaPort::answer(RdmaListening& listening, Session& session) {
         return reject(session, Refusal::closed);
     }
     session.link = link;
+    if (link->awaits_accept) return;
     if (!meet(*link, session)) return end_link(*link, Error(Errc::protocol_error, Step::accept, Who::peer));
     if (attach(*link, session)) touch(*link);
+}
+
+/// The user has seen who it is.
+void RdmaPort::admit(Link& base) {
+    auto& link = static_cast<RdmaLink&>(base);
+    if (link.state != RdmaLink::State::answering || std::exchange(link.accepted, true)) return;
+    if (attach(link, *link.session)) touch(link);
+    host.poll_again();
+}
+
+void RdmaPort::set_private_data(Link& base, std::span<const std::byte> data) {
+    auto& link = static_cast<RdmaLink&>(base);
+    if (link.session == nullptr || link.greeted || data.size() > sizeof link.session->said) return;
+    std::memcpy(link.session->said, data.data(), data.size());  // read once there is something to be asked with it
+    link.session->said_bytes = std::uint8_t(data.size());
+}
+
+std::span<const std::byte> RdmaPort::private_data(const Link& base) const {
+    const auto& link = static_cast<const RdmaLink&>(base);
+    if (link.session == nullptr || !link.has_heard || !link.session->has_heard) return {};
+    return std::span(link.session->heard).first(link.session->heard_bytes);
 }
 
 // -- connecting ------------------------------------------------------------------------------------------------
@@ -381,6 +430,7 @@ Result<Link*> RdmaPort::connect(const Endpoint& to, const Address& address, Sink
     link->state = RdmaLink::State::connecting;
     link->active = true;
     link->is_message = options->is_message;
+    link->is_raw = options->is_raw;
     link->sink = &sink;
     link->outbox = &outbox;
     link->own_caps = caps_of(*options, options->inline_bytes);
@@ -430,7 +480,8 @@ void RdmaPort::end_link(RdmaLink& link, Error error) noexcept {
 
 void RdmaPort::ask_finish(RdmaLink& link) noexcept {
     if (link.session == nullptr || std::exchange(link.finish_asked, true)) return;
-    control_.ask(*link.session, Session::ask_finish);
+    const bool unanswered = link.awaits_accept && !link.greeted;
+    control_.ask(*link.session, unanswered ? Session::ask_reject : Session::ask_finish);
 }
 
 void RdmaPort::tell_end(RdmaLink& link) {

@@ -1,7 +1,6 @@
 // What the process knows of RDMA: the scheme, presence, capabilities.
 #include <new>
 
-#include "transport/options.hpp"
 #include "transport/rdma/datagrams.hpp"
 #include "transport/rdma/port.hpp"
 #include "transport/rdma/rdma.hpp"
@@ -57,7 +56,7 @@ public:
         return {here.present, here.reason, here.remedy, ud_caps()};
     }
     Result<Caps> caps(const Scheme&, const Endpoint& endpoint, Diagnostic& why) noexcept override {
-        if (const auto read = read_options(endpoint, {}, why); !read) return read.error();
+        if (const auto read = UdOptions::read(endpoint, why); !read) return read.error();
         return ud_caps();
     }
     Result<Port*> open(Host& host) noexcept override { return open_port<UdPort>(host); }
