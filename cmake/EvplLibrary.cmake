@@ -31,6 +31,7 @@ endif()
 # Symbols are hidden, except what the public headers declare between `#pragma GCC visibility` push and pop.
 add_library(evpl_objects OBJECT ${evpl_sources})
 evpl_compile_like_us(evpl_objects)
+evpl_profile(evpl_objects)
 set_target_properties(evpl_objects PROPERTIES POSITION_INDEPENDENT_CODE ON VISIBILITY_INLINES_HIDDEN ON CXX_VISIBILITY_PRESET hidden)
 target_compile_definitions(evpl_objects PRIVATE
   EVPL_VERSION_STRING="${PROJECT_VERSION}" EVPL_XLIO_PROBE="" $<$<BOOL:${EVPL_WITH_CARES}>:EVPL_WITH_CARES=1>)

@@ -6,6 +6,9 @@ if(evpl_tool_sources)
   find_package(nlohmann_json REQUIRED)
   add_executable(evpl-command ${evpl_tool_sources})
   evpl_compile_as_check(evpl-command)
+  if(EVPL_LTO AND evpl_gcc)
+    target_compile_options(evpl-command PRIVATE -fno-fat-lto-objects)  # nobody else links them: one compilation, not two
+  endif()
   set_target_properties(evpl-command PROPERTIES OUTPUT_NAME evpl RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
   target_include_directories(evpl-command PRIVATE ${PROJECT_SOURCE_DIR}/tools/evpl)
   target_link_libraries(evpl-command PRIVATE
