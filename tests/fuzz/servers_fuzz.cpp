@@ -367,8 +367,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             });
         }
         for (int turns = 0; !world.over() && turns < turns_max; ++turns) loop.run_once(10_ms);  // without memory there is no loop, and no end
-        for (int turns = 0; alive > 0; ++turns) {
-            require(turns < turns_max);
+        int turns = 0;
+        while (alive > 0) {  // what the network does now is fail
+            require(++turns < turns_max);
             loop.run_once(10_ms);
         }
     }
