@@ -83,7 +83,7 @@ coverage: ## which lines the tests execute, report in build/coverage/report
 night: ## everything that takes long, one after the other, with a table at the end
 	@scripts/night.sh
 
-flake: ## run all tests N=20 times in random order and name those that do not always pass
+flake: ## repeat unit, conformance and simulation tests N=20 times, the others N/20 times, and name those that do not always pass
 	@scripts/deps.sh build test
 	@scripts/build.sh dev
 	@scripts/flake.sh "$(N)"

@@ -41,6 +41,7 @@ target_include_directories(evpl_test_support INTERFACE ${PROJECT_SOURCE_DIR}/src
 target_link_libraries(evpl_test_support INTERFACE evpl_static GTest::gmock GTest::gtest rapidcheck rapidcheck_gtest
   nlohmann_json::nlohmann_json fmt::fmt-header-only Threads::Threads ${CMAKE_DL_LIBS})
 target_compile_definitions(evpl_test_support INTERFACE $<$<BOOL:${EVPL_WITH_CARES}>:EVPL_WITH_CARES=1>)
+target_compile_definitions(evpl_test_support INTERFACE $<$<BOOL:${EVPL_COVERAGE}>:EVPL_TEST_COVERAGE=1>)
 if(SECCOMP_FOUND)
   target_link_libraries(evpl_test_support INTERFACE PkgConfig::SECCOMP)
   target_compile_definitions(evpl_test_support INTERFACE EVPL_TEST_SECCOMP=1)
@@ -50,6 +51,11 @@ if(support_sources)
   evpl_compile_as_check(evpl_test_support_objects)
   target_link_libraries(evpl_test_support_objects PRIVATE evpl_test_support)
 endif()
+
+# Under a watchdog, as are those that have a main() of their own.
+add_library(evpl_test_main STATIC ${PROJECT_SOURCE_DIR}/tests/watched_main.cpp)
+evpl_compile_as_check(evpl_test_main)
+target_link_libraries(evpl_test_main PRIVATE evpl_test_support)
 
 # evpl_test_program(<folder> <arguments of evpl_add_tests>): tests/<folder>/**.cpp -> <folder>_tests
 function(evpl_test_program folder)
@@ -64,8 +70,8 @@ function(evpl_test_program folder)
   if(TARGET evpl_test_support_objects)
     target_link_libraries(${program} PRIVATE evpl_test_support_objects)
   endif()
-  # gtest_main last: a main() of the folder's own wins.
-  target_link_libraries(${program} PRIVATE evpl_test_support GTest::gtest_main)
+  # Our main() last: one of the folder's own wins.
+  target_link_libraries(${program} PRIVATE evpl_test_support evpl_test_main)
   if(TARGET evpl-command)
     add_dependencies(${program} evpl-command)
   endif()
@@ -168,7 +174,9 @@ foreach(script IN LISTS script_tests)
   cmake_path(GET script STEM name)
   set(interpreter bash)
   if(script MATCHES "\\.py$")
-    set(interpreter ${Python3_EXECUTABLE})
+    # Before ctest loses its patience, SIGABRT makes Python write the stacks of all its threads.
+    math(EXPR watchdog_s "120 * ${EVPL_TIMEOUT_FACTOR} - 10")
+    set(interpreter timeout --signal=ABRT --kill-after=5 ${watchdog_s} ${Python3_EXECUTABLE} -X faulthandler)
   endif()
   evpl_add_script_test(${folder}/${name} TIMEOUT 120 LABELS ${folder} SERIAL
     COMMAND ${interpreter} ${PROJECT_SOURCE_DIR}/tests/${script})
