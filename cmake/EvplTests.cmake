@@ -136,7 +136,7 @@ if(TARGET verbs_double)
   target_compile_definitions(rdma_tests PRIVATE VERBS_DOUBLE_PATH="${evpl_verbs_double}")
   add_dependencies(rdma_tests verbs_double)
   evpl_add_verbs_test(conformance_rdma_plain conformance_tests "*/rdma*" "seed=1" TIMEOUT 180)
-  evpl_add_verbs_test(conformance_rdma_rough conformance_tests "*/rdma*-*_1000*"
+  evpl_add_verbs_test(conformance_rdma_rough conformance_tests "*/rdma:*/rdma_msg"
     "seed=7,async,reorder,cqe=4096,srq=2048,late_established=2,late_disconnected=3,rnr_every=500" TIMEOUT 180)
 endif()
 
