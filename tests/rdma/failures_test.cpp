@@ -328,9 +328,11 @@ TEST_F(FailureTest, MovesOnWithFewReceives) {
     clients.resize(3);
     std::deque<Pump> pumps;
     listen_at(second_device);
-    for (Peer& client : clients) {
+    for (Peer& client : clients) {  // together they have all 24
         open(client);
         ASSERT_FALSE(HasFatalFailure());
+    }
+    for (Peer& client : clients) {
         Pump& pump = pumps.emplace_back(Pump{.total = 200'000, .most = 20'000});
         client.when_writable = std::ref(pump);
         pump(*client.get());
