@@ -128,6 +128,24 @@ add_dependencies(xlio_tests xlio_double evpl_xlio_probe)
 evpl_add_xlio_test(conformance_xlio_b conformance_tests "*/xlio" "layout=B" TIMEOUT 180)
 evpl_add_xlio_test(conformance_xlio_a conformance_tests "*/xlio" "layout=A,seed=7,split,closed_first,late=3,enomem=50" TIMEOUT 180)
 
+# A stand-in for libibverbs and librdmacm with devices of its own; the conformance suite runs over it, on the code that a device runs on.
+if(TARGET verbs_double)
+  # evpl_add_verbs_test(<name> <program> <filter> <knobs> TIMEOUT <seconds>): tests of a program over the double.
+  function(evpl_add_verbs_test name program filter knobs)
+    cmake_parse_arguments(arg "" "TIMEOUT" "" ${ARGN})
+    add_test(NAME ${name} COMMAND ${program} --gtest_filter=${filter} --gtest_output=xml:${evpl_test_results}/${name}.xml
+             WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(${name} PROPERTIES LABELS rdma ENVIRONMENT
+      "EVPL_RDMA_LIBRARY=${evpl_verbs_double};EVPL_TEST_RDMA_ADDRESS=10.77.0.1;VERBS_DOUBLE=${knobs};EVPL_COMMAND=${PROJECT_BINARY_DIR}/bin/evpl")
+    evpl_set_timeout(${name} ${arg_TIMEOUT})
+  endfunction()
+  target_compile_definitions(rdma_tests PRIVATE VERBS_DOUBLE_PATH="${evpl_verbs_double}")
+  add_dependencies(rdma_tests verbs_double)
+  evpl_add_verbs_test(conformance_rdma_plain conformance_tests "*/rdma*" "seed=1" TIMEOUT 180)
+  evpl_add_verbs_test(conformance_rdma_rough conformance_tests "*/rdma:*/rdma_msg"
+    "seed=7,async,reorder,cqe=4096,srq=2048,late_established=2,late_disconnected=3,rnr_every=500" TIMEOUT 180)
+endif()
+
 # Programs whose n-th call fails, and what makes it fail: preloaded, so it must not bring a sanitizer of its own.
 add_library(failonce_shim MODULE ${PROJECT_SOURCE_DIR}/tests/failonce/shim.c)
 target_compile_options(failonce_shim PRIVATE -fno-sanitize=all)

@@ -6,7 +6,7 @@ namespace evpl::transport::rdma {
 
 Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcept {
     Options options;
-    std::string_view mode = "stream", source;
+    std::string_view mode = "stream", source, library;
     const OptionSpec specs[] = {
         OptionSpec::choice("mode", mode, "stream|msg", "a stream of bytes, or messages"),
         OptionSpec::text("source", source, 0, 64, "connect from this address, and so from the device that has it"),
@@ -21,8 +21,10 @@ Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcep
         OptionSpec::integer("reads", options.reads, 1, 128, "remote reads under way per direction"),
         OptionSpec::duration("silent_after", options.silent_after, {}, Duration::of_ns(3'600'000'000'000),
                              "an idle connection is probed so often; 0: never"),
+        OptionSpec::text("library", library, 1, 400, "what stands for libibverbs and librdmacm; only as a setting (EVPL_RDMA_LIBRARY)"),
     };
     if (const auto read = read_options(endpoint, specs, why); !read) return read.error();
+    if (endpoint.option("library").data() != nullptr) return base::refuse(why, Errc::bad_option, "option library is the process's: set rdma.library instead");
     options.is_message = mode == "msg";
     if (!source.empty()) {
         const auto address = Address::parse(source, 0);

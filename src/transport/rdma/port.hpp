@@ -150,6 +150,7 @@ struct Rail final : Watcher {
     Rail* next = nullptr;
     bool armed = false;             ///< the next completion makes the channel readable
     bool dead = false;              ///< the device is gone: neither posted to nor polled
+    bool refused = false;           ///< the device takes no more memory
     bool crowded = false;           ///< somebody was refused because the completion queue is spoken for
     unsigned requests_out = 0;      ///< work requests of all links
     unsigned receives_out = 0;      ///< posted and not consumed
@@ -225,6 +226,7 @@ private:
     void hear(Session& session, std::uint32_t tells);
     void prepared(RdmaLink& link);
     void requested(Session& session);
+    void deaf(Session& notice);
     void answer(RdmaListening& listening, Session& session);
     void reject(Session& session, Refusal why) noexcept;
     void established(RdmaLink& link);

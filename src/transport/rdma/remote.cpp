@@ -108,7 +108,7 @@ bool RdmaPort::post_waiting(RdmaLink& link) {
         const Buffer& used = first.registered ? first.registered : first.buffer;
         ibv_sge place{reinterpret_cast<std::uintptr_t>(used.data()), used.size(), lkey};
         ibv_send_wr request{};
-        request.wr_id = std::uint64_t(reinterpret_cast<std::uintptr_t>(&link)) << 16 | link.next_number;
+        request.wr_id = link.next_number;
         request.sg_list = &place;
         request.num_sge = 1;
         request.opcode = first.reads ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;
