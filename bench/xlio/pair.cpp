@@ -137,39 +137,57 @@ Cost by_hand(const Plan& plan) {
 
 // -- through the library
 
+/// Both ends of one connection. A loop that was stopped has closed its connections, so the meter runs inside of one run().
+struct Exchange {
+    explicit Exchange(const Plan& its) : plan(its) {}
+
+    void took(evpl::Loop& loop, std::size_t count) {
+        bytes += count;
+        if (!warm && bytes >= plan.pairs / 10 * message_bytes) {
+            warm = true;
+            bytes = 0;
+            meter.begin();
+        } else if (warm && !over && bytes >= plan.pairs * message_bytes) {
+            over = true;
+            cost = meter.end(bytes / message_bytes);
+            loop.stop();
+        }
+    }
+
+    const Plan& plan;
+    Meter meter;
+    Cost cost;
+    std::uint64_t bytes = 0;
+    bool warm = false, over = false;
+};
+
 struct Echo {
-    std::uint64_t* bytes;
-    unsigned depth;  // 0: of the listener
-    std::uint64_t* until;
+    Exchange& exchange;
+    unsigned first;  ///< messages that it sends of its own
 
     void on_open(evpl::Connection& peer) {
         const std::byte message[message_bytes] = {};
-        for (unsigned i = 0; i < depth; ++i) peer.send(std::span(message));
+        for (unsigned i = 0; i < first; ++i) peer.send(std::span(message));
     }
     void on_recv(evpl::Connection& peer) {
         evpl::Chain chain = peer.recv();
-        *bytes += chain.size();
+        const std::size_t count = chain.size();
         peer.send(std::move(chain));
-        if (*bytes >= *until) peer.loop().stop();
+        exchange.took(peer.loop(), count);
     }
 };
 
 [[gnu::noinline]] void exchange_by_evpl(evpl::Loop& loop) { loop.run(); }
 
 Cost by_evpl(const Plan& plan) {
-    std::uint64_t bytes = 0, until = plan.pairs / 10 * message_bytes;
+    Exchange exchange(plan);
+    Echo client{exchange, plan.depth};
     evpl::Loop loop({.mode = evpl::Mode::poll});
-    auto listener = evpl::listen(loop, "xlio://127.0.0.1:0", [&](evpl::Connection&) { return Echo{&bytes, 0, &until}; });
+    auto listener = evpl::listen(loop, "xlio://127.0.0.1:0", [&](evpl::Connection&) { return Echo{exchange, 0}; });
     if (!listener) give_up("cannot listen");
-    Echo client{&bytes, plan.depth, &until};
     if (!evpl::connect(loop, std::string(listener->url()), client)) give_up("cannot connect");
     exchange_by_evpl(loop);
-    const std::uint64_t before = bytes;
-    until = bytes + plan.pairs * message_bytes;
-    Meter meter;
-    meter.begin();
-    exchange_by_evpl(loop);
-    return meter.end((bytes - before) / message_bytes);
+    return exchange.cost;
 }
 
 void show(const char* name, const Cost& cost) {
