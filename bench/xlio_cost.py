@@ -35,13 +35,17 @@ def locked_addresses(file):
 
 
 def profile(build, only, pairs, depth):
-    """(instructions, locked instructions) of the exchange alone, by callgrind."""
-    function = {"hand": "exchange_by_hand*", "evpl": "exchange_by_evpl*"}[only]
+    """(instructions, locked instructions) of the exchange alone."""
+    command = [build / "bin/bench/pair", "--pairs", str(pairs), "--depth", str(depth), "--only", only]
+    return profile_command(command, environment(build), f"(anonymous namespace)::exchange_by_{only}*")
+
+
+def profile_command(command, variables, function):
+    """(instructions, locked instructions) of a program while it is in `function`, by callgrind."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "out"
         subprocess.run(["valgrind", "-q", "--tool=callgrind", "--dump-instr=yes", "--compress-strings=no", "--compress-pos=no", f"--callgrind-out-file={out}",
-                        f"--toggle-collect=(anonymous namespace)::{function}", build / "bin/bench/pair", "--pairs", str(pairs), "--depth", str(depth), "--only", only],
-                       env=environment(build), check=True, stdout=subprocess.DEVNULL, timeout=600)
+                        f"--toggle-collect={function}", *command], env=variables, check=True, stdout=subprocess.DEVNULL, timeout=600)
         return count(out.read_text())
 
 

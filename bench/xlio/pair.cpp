@@ -6,14 +6,12 @@
 #include <dlfcn.h>
 #include <pthread.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <string>
-#include <vector>
 
 #include "evpl/evpl.hpp"
 #include "transport/xlio/library.hpp"

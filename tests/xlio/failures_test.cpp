@@ -355,7 +355,9 @@ struct Ran {
 };
 
 Ran run(const std::string& variables, const std::string& helper) {
-    const std::string command = "env EVPL_XLIO_LIBRARY=" XLIO_DOUBLE_PATH " EVPL_XLIO_CHECK=off EVPL_XLIO_PROBE=off " + variables + " " + own_path() + " --helper " + helper + " 2>&1";
+    // Sanitizers would take the signal of a crash for themselves.
+    const std::string signals = "ASAN_OPTIONS=$ASAN_OPTIONS:handle_sigfpe=0 TSAN_OPTIONS=$TSAN_OPTIONS:handle_sigfpe=0 UBSAN_OPTIONS=$UBSAN_OPTIONS:handle_sigfpe=0 ";
+    const std::string command = "env " + signals + "EVPL_XLIO_LIBRARY=" XLIO_DOUBLE_PATH " EVPL_XLIO_CHECK=off EVPL_XLIO_PROBE=off " + variables + " " + own_path() + " --helper " + helper + " 2>&1";
     Ran ran;
     FILE* const pipe = popen(command.c_str(), "r");
     if (pipe == nullptr) return ran;
