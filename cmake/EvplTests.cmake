@@ -100,14 +100,7 @@ if(TARGET capi_tests)
 endif()
 evpl_test_program(fault SHARDS 2 TIMEOUT 180 SERIAL)
 
-# A stand-in for NVIDIA's libxlio, loaded at run time like the real one; exports what that one does. The same conformance suite runs over it.
-add_library(xlio_double MODULE ${PROJECT_SOURCE_DIR}/tests/xlio_double/double.cpp)
-evpl_compile_as_check(xlio_double)
-set_target_properties(xlio_double PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
-  LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests LINK_DEPENDS ${PROJECT_SOURCE_DIR}/tests/xlio_double/exports.map)
-target_link_options(xlio_double PRIVATE LINKER:--version-script=${PROJECT_SOURCE_DIR}/tests/xlio_double/exports.map)
-target_link_libraries(xlio_double PRIVATE Threads::Threads)
-set(evpl_xlio_double ${PROJECT_BINARY_DIR}/tests/libxlio_double.so)
+include(EvplXlioDouble)
 
 # evpl_add_xlio_test(<name> <program> <filter> <knobs> TIMEOUT <seconds>): tests of a program over the double.
 function(evpl_add_xlio_test name program filter knobs)
@@ -119,12 +112,14 @@ function(evpl_add_xlio_test name program filter knobs)
   evpl_set_timeout(${name} ${arg_TIMEOUT})
 endfunction()
 evpl_test_program(xlio SHARDS 1 TIMEOUT 180)
-add_executable(evpl_xlio_probe ${PROJECT_SOURCE_DIR}/tools/xlio_probe/main.cpp)
-set_target_properties(evpl_xlio_probe PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/libexec OUTPUT_NAME evpl-xlio-probe)
-evpl_compile_like_us(evpl_xlio_probe)
-target_link_libraries(evpl_xlio_probe PRIVATE ${CMAKE_DL_LIBS})
+target_include_directories(xlio_tests PRIVATE ${PROJECT_SOURCE_DIR}/tools/xlio_probe)
 target_compile_definitions(xlio_tests PRIVATE XLIO_DOUBLE_PATH="${evpl_xlio_double}" XLIO_PROBE_PATH="${PROJECT_BINARY_DIR}/libexec/evpl-xlio-probe")
 add_dependencies(xlio_tests xlio_double evpl_xlio_probe)
+# The interface in plain C, by itself.
+add_executable(xlio_plain_c ${PROJECT_SOURCE_DIR}/tests/xlio/plain.c)
+set_target_properties(xlio_plain_c PROPERTIES C_STANDARD 11 C_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+target_compile_options(xlio_plain_c PRIVATE -Wall -Wextra -Werror)
+target_link_libraries(xlio_plain_c PRIVATE ${CMAKE_DL_LIBS})
 evpl_add_xlio_test(conformance_xlio_b conformance_tests "*/xlio" "layout=B" TIMEOUT 180)
 evpl_add_xlio_test(conformance_xlio_a conformance_tests "*/xlio" "layout=A,seed=7,split,closed_first,late=3,enomem=50" TIMEOUT 180)
 
