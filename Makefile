@@ -5,7 +5,8 @@ N ?= 20
 SEEDS ?= 1000000
 # deps looks at what is installed and adds what is missing; DEPS=skip leaves the machine alone.
 DEPS ?= check
-export DEPS
+PROFILE ?= on
+export DEPS PROFILE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test build bench format install dist deb docs asan tsan sim fuzz coverage night flake clean deps abi-baseline lab
@@ -21,13 +22,13 @@ test: ## build with debug checks and run all tests
 	@scripts/build.sh dev
 	@scripts/test.sh dev
 
-build: ## optimised build, the command is build/release/bin/evpl
+build: ## optimised build, the command is build/release/bin/evpl; PROFILE=off: compiled once, without a run in between
 	@scripts/deps.sh build
-	@scripts/build.sh release
+	@scripts/release.sh
 
 bench: ## build and run the benchmarks, JSON in build/release/bench-results
 	@scripts/deps.sh build bench
-	@scripts/build.sh release -DEVPL_BENCH=ON
+	@scripts/release.sh -DEVPL_BENCH=ON
 	@scripts/bench.sh
 
 format: ## format all C++ sources (CHECK=1: only report)
@@ -82,7 +83,7 @@ coverage: ## which lines the tests execute, report in build/coverage/report
 night: ## everything that takes long, one after the other, with a table at the end
 	@scripts/night.sh
 
-flake: ## run all tests N=20 times in random order and name those that do not always pass
+flake: ## repeat unit, conformance and simulation tests N=20 times, the others N/20 times, and name those that do not always pass
 	@scripts/deps.sh build test
 	@scripts/build.sh dev
 	@scripts/flake.sh "$(N)"

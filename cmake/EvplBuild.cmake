@@ -6,7 +6,8 @@ if(PROJECT_IS_TOP_LEVEL)
   endif()
   set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
   find_program(EVPL_CCACHE ccache)
-  if(EVPL_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+  # What was compiled with another profile must not be found again: ccache does not see that these files have changed.
+  if(EVPL_CCACHE AND NOT EVPL_PROFILE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
     set(CMAKE_C_COMPILER_LAUNCHER ${EVPL_CCACHE})
     set(CMAKE_CXX_COMPILER_LAUNCHER ${EVPL_CCACHE})
   endif()
@@ -66,6 +67,27 @@ if(EVPL_LTO)
 else()
   set(evpl_lto OFF)
 endif()
+
+if(EVPL_PROFILE STREQUAL "record")
+  add_link_options(-fprofile-generate)
+elseif(NOT EVPL_PROFILE STREQUAL "" AND NOT EVPL_PROFILE STREQUAL "use")
+  message(FATAL_ERROR "EVPL_PROFILE is '${EVPL_PROFILE}': it is empty, record or use")
+endif()
+
+# Code that was seen running is laid out for the way it ran; what the recording did not reach is compiled as without it
+# (gcc(1), -fprofile-partial-training). Object names are noted relative to the build directory, so that any other one finds them.
+function(evpl_profile target)
+  if(NOT EVPL_PROFILE OR NOT evpl_gcc)
+    return()
+  endif()
+  set(where -fprofile-prefix-path=${PROJECT_BINARY_DIR})
+  if(EVPL_PROFILE STREQUAL "record")
+    target_compile_options(${target} PRIVATE -fprofile-generate=${EVPL_PROFILE_DIR} -fprofile-update=atomic ${where})
+  else()
+    target_compile_options(${target} PRIVATE -fprofile-use=${EVPL_PROFILE_DIR} -fprofile-partial-training ${where} -Wno-error
+      -Wno-missing-profile -Wno-coverage-mismatch -Wno-maybe-uninitialized -Wno-format-truncation)
+  endif()
+endfunction()
 
 # What checks the library rather than being it. Under sanitizers the optimiser takes three times as long over a test's code as the
 # test takes to run: it gets EVPL_CHECK_FLAGS, the library does not.

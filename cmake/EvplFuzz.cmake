@@ -5,12 +5,14 @@
 find_package(GTest REQUIRED)
 set(evpl_program_fuzz_sources ${PROJECT_SOURCE_DIR}/tests/sim/actor.cpp ${PROJECT_SOURCE_DIR}/tests/sim/stage.cpp)
 
-# Targets that are replayed with each allocation failing; what is given are further arguments. The simulated
-# network chooses by itself which of its program's allocations fail (tests/sim), and addresses are read in place.
+# Targets that are replayed with each allocation failing; what is given are further arguments. Random programs choose by themselves
+# which of their allocations fail (tests/sim); the network that framing plays on is a test's and needs its memory; addresses and
+# greetings of RDMA are read in place, without any.
 set(evpl_config_fuzz_without_memory "")
 set(evpl_endpoint_fuzz_without_memory "")
 set(evpl_unix_control_fuzz_without_memory --inputs 12)
 set(evpl_dns_fuzz_without_memory --inputs 3)
+set(evpl_servers_fuzz_without_memory --inputs 6)
 
 # Calls of the system that a target answers itself.
 set(evpl_servers_fuzz_wraps socket bind listen accept4 connect recv recvmsg send sendmsg epoll_ctl epoll_wait epoll_pwait2 setsockopt getsockopt

@@ -29,11 +29,17 @@ if(NOT evpl_sources)
 endif()
 
 # Symbols are hidden, except what the public headers declare between `#pragma GCC visibility` push and pop.
+# Where evpl-xlio-probe is looked for, which tries NVIDIA's library before a program does.
+include(GNUInstallDirs)
+set(evpl_xlio_probe_path ${CMAKE_INSTALL_FULL_LIBDIR}/evpl/evpl-xlio-probe)
+
 add_library(evpl_objects OBJECT ${evpl_sources})
 evpl_compile_like_us(evpl_objects)
+evpl_profile(evpl_objects)
 set_target_properties(evpl_objects PROPERTIES POSITION_INDEPENDENT_CODE ON VISIBILITY_INLINES_HIDDEN ON CXX_VISIBILITY_PRESET hidden)
 target_compile_definitions(evpl_objects PRIVATE
-  EVPL_VERSION_STRING="${PROJECT_VERSION}" EVPL_XLIO_PROBE="" $<$<BOOL:${EVPL_WITH_CARES}>:EVPL_WITH_CARES=1>)
+  EVPL_VERSION_STRING="${PROJECT_VERSION}" EVPL_XLIO_PROBE="${evpl_xlio_probe_path}"
+  $<$<BOOL:${EVPL_WITH_CARES}>:EVPL_WITH_CARES=1>)
 target_include_directories(evpl_objects PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
 target_include_directories(evpl_objects SYSTEM PRIVATE ${CARES_INCLUDE_DIRS})
 # fmt is compiled in: users neither see it nor need it.

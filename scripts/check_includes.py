@@ -29,6 +29,7 @@ MAY_INCLUDE = {
     "zmtp": {"include"},
     "capi": {"include"},
     "tools": {"include"},
+    "probe": {"include", "device"},  # a device's own program: knows its library as the device does
     "examples": {"include"},
 }
 ROOM_NAMES = {
@@ -38,6 +39,7 @@ ROOM_NAMES = {
     "common": "src/transport/common/",
     "device": "src/transport/<device>/",
     "tools": "tools/",
+    "probe": "tools/<device>_probe/",
     "examples": "examples/",
 }
 SOURCES = {".cpp", ".hpp", ".c", ".h"}
@@ -64,6 +66,8 @@ def room_of(path):
     parts = path.parts
     if parts[0] == "include":
         return "include", parts[:2]
+    if parts[0] == "tools" and len(parts) > 1 and parts[1].endswith("_probe"):
+        return "probe", parts[:2]
     if parts[0] in ("tools", "examples"):
         return parts[0], parts[: 2 if parts[0] == "tools" else 1]
     if parts[0] == "src" and len(parts) > 2:
@@ -105,7 +109,7 @@ def check_line(root, file, quoted, target):
             return f"<{target}> is heavy: public core headers include little"
         if room == "include" and not SYSTEM_HEADER.fullmatch(target):
             return f"<{target}>: public headers include only themselves and the standard library"
-        if room not in ("device", "common", "tools", "examples") and DEVICE_HEADER.match(target):
+        if room not in ("device", "common", "tools", "probe", "examples") and DEVICE_HEADER.match(target):
             return f"<{target}> belongs to a device; {name_of(room, own)} never names one"
         return None
     other, other_own = room_of(found)
@@ -113,6 +117,8 @@ def check_line(root, file, quoted, target):
         return f"{found} is in no room: extend MAY_INCLUDE"
     if room == other and own == other_own:
         return None
+    if room == "probe" and other == "device" and other_own[-1] != own[1].removesuffix("_probe"):
+        return f"{'/'.join(own)}/ may not include {name_of(other, other_own)}: it is another device's"
     if other in MAY_INCLUDE[room]:
         return None
     if room == other == "device":
@@ -166,6 +172,7 @@ ALLOWED = {
     "src/capi/capi.cpp": '#include "evpl/loop.hpp"\n',
     "tools/evpl/main.cpp": '#include <CLI/CLI.hpp>\n#include "options.hpp"\n',
     "tools/evpl/options.hpp": "#include <string>\n",
+    "tools/socket_probe/main.cpp": '#include "transport/socket/socket.hpp"\n',
     "examples/echo.cpp": "#include <evpl/loop.hpp>\n",
 }
 PLANTED = {
@@ -187,6 +194,8 @@ PLANTED = {
     "src/nowhere/bad.cpp": "",
     "src/bad.cpp": "",
     "tools/evpl/bad.cpp": "#include <core/loop_core.hpp>",
+    "tools/rdma_probe/bad.cpp": '#include "transport/socket/socket.hpp"',
+    "tools/socket_probe/bad.cpp": '#include "core/loop_core.hpp"',
     "examples/bad.cpp": '#include "memory/heap.hpp"',
     "examples/bad_missing.cpp": '#include "evpl/no_such.hpp"',
 }

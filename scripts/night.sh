@@ -31,7 +31,7 @@ step tsan make tsan
 step lab env LAB_TESTS=night scripts/lab.sh
 step sim make sim SEEDS="${SEEDS:-1000000}"
 step fuzz make fuzz TIME="${TIME:-600}"
-step flake make flake N="${N:-50}"
+step flake make flake N="${N:-100}"
 step coverage make coverage
 step deb make deb
 step deb-try tests/install/try_packages.sh build/deb

@@ -28,16 +28,7 @@ print(result["time_ns"]["p99"] / 1000)' "$out"
 }
 for _ in $(seq 50); do measure 1 >/dev/null 2>&1 && break; sleep 0.1; done
 empty=$(resident_kb "$server")
-# Holds them, and says how one ends that should not.
-python3 -c 'import select, socket, sys
-host, port = sys.argv[1].rpartition("/")[2].rsplit(":", 1)
-held = [socket.create_connection((host, int(port))) for _ in range(int(sys.argv[2]))]
-print("held", flush=True)
-poll = select.poll()
-for each in held: poll.register(each, select.POLLIN)
-ended = poll.poll()
-errors = [each.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for each in held]
-sys.exit(f"soak: {len(ended)} idle connections ended, errors {sorted(set(errors))}")' "$url" "$idle" >"$held" &
+scripts/hold.py "${url##*/}" "$idle" >"$held" &
 holder=$!
 for _ in $(seq 600); do [[ ! -s $held ]] || break; sleep 0.1; done
 [[ -s $held ]] || { echo "soak: the idle connections do not open" >&2; exit 1; }

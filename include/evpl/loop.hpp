@@ -75,7 +75,8 @@ public:
     Loop& operator=(const Loop&) = delete;
 
     // -- run ---------------------------------------------------------------------------------------------------
-    /// Runs until stop(); returns when each connection had its on_close. 0, or 1 when the loop could not run (last_failure()).
+    /// Runs until stop(); returns when each connection had its on_close. 0, or 1 when the loop could not run (last_failure()), as in a
+    /// forked child, where it is the parent's.
     int run() noexcept;
     /// The same, and SIGINT and SIGTERM stop it (signalfd(2); the thread's mask is restored).
     int run_until_signal() noexcept;

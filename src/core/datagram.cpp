@@ -91,6 +91,7 @@ Result<DatagramState*> open_datagram(LoopCore& core, std::string_view url, const
     };
     core.last_failure[0] = '\0';
     if (const base::Fault* fault = transport::configuration_fault()) return drop(core.fail(fault->error, "%s", fault->sentence.c_str()));
+    if (core.is_forked_off()) return drop(Error(Errc::misuse, Step::loop));
     auto endpoint = Endpoint::parse(url, &why);
     if (!endpoint) return drop(endpoint.error());
     const auto choice = transport::choose(*endpoint, why);

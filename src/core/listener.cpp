@@ -19,6 +19,7 @@ namespace {
 /// Parses and chooses; failures become the loop's sentence.
 Result<transport::Choice> prepare(LoopCore& core, std::string_view url, Endpoint& endpoint, Caps& caps) noexcept {
     if (const base::Fault* fault = transport::configuration_fault()) return core.fail(fault->error, "%s", fault->sentence.c_str());
+    if (core.is_forked_off()) return Error(Errc::misuse, Step::loop);
     Diagnostic why;
     auto parsed = Endpoint::parse(url, &why);
     if (!parsed) {

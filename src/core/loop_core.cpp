@@ -9,6 +9,7 @@
 #include <new>
 
 #include "base/clock.hpp"
+#include "base/forks.hpp"
 #include "base/log_line.hpp"
 #include "core/resolver.hpp"
 #include "memory/array_pool.hpp"
@@ -104,7 +105,15 @@ Result<transport::Sleeper*> LoopCore::sleeper() noexcept {
         return added.error();
     }
     sleeper_ = *opened;
+    opened_in_ = base::forks();
     return sleeper_;
+}
+
+// The descriptors are shared with the parent: a wait here would take its events away.
+bool LoopCore::is_forked_off() noexcept {
+    if (sleeper_ == nullptr || opened_in_ == base::forks()) [[likely]] return false;
+    fail(Errc::misuse, "this loop is the parent's: a forked child may exec, exit with _exit(2), or make loops of its own");
+    return true;
 }
 
 bool LoopCore::adopt_sleeper(transport::Sleeper& successor) noexcept {

@@ -53,6 +53,8 @@ public:
     int run(bool until_idle) noexcept;
     bool run_once(std::int64_t wait_ns) noexcept;
     Result<int> native_fd() noexcept;
+    /// We are a forked child, and this loop is in use in the parent; last_failure says so.
+    bool is_forked_off() noexcept;
 
     // -- members
     void enroll(Member& member) noexcept;
@@ -165,6 +167,7 @@ private:
 
     memory::Heap* heap_ = nullptr;
     transport::Sleeper* sleeper_ = nullptr;
+    std::uint32_t opened_in_ = 0;  ///< base::forks() when the sleeper was opened
     BellWatcher bell_watcher_;
     TimerWatcher timer_watcher_{*this};
     unsigned own_watchers_ = 1;         ///< the bell, and the timer's descriptor once it is open

@@ -63,10 +63,10 @@ struct Ends : Checked {
     }
     bool ok() const { return client && server; }
 
-    /// Until nothing more fits between the two.
+    /// Until nothing more fits between the two, for longer than an acknowledgement may be put off (40 ms): what was sent by reference waits for that.
     void fill() {
         const std::string text(4096, 'x');
-        for (std::size_t before = SIZE_MAX; before != sent; drive_for(loop, 30_ms)) {
+        for (std::size_t before = SIZE_MAX; before != sent; drive_for(loop, 60_ms)) {
             before = sent;
             for (; client->connection() != nullptr && client->connection()->send_room() > 0; sent += text.size()) (void)client->send(text);
         }

@@ -74,6 +74,27 @@ TEST_P(ConnectTest, DropsWhatWasQueuedForARefusedConnect) {
     EXPECT_EQ(client.sent_bytes, 0u);
 }
 
+// Goal: a listener may be closed while the kernel's news of its peers waits for the next turn; that news finds nobody.
+TEST_P(ConnectTest, ClosesAListenerWhoseNewsWaits) {
+    std::unique_ptr<Listener> listeners[2];
+    PlainPeer servers[2], clients[2];
+    LoopOptions options = World::quiet();
+    options.batch = 1;  // of two events one is left over
+    World world{GetParam(), options};
+    for (int i = 0; i < 2; ++i) {
+        servers[i].when_open = [&, i](Connection&) { listeners[1 - i].reset(); };
+        const std::string url = fresh_url(GetParam());
+        auto made = listen(world.loop(), url, servers[i]);
+        ASSERT_TRUE(made.ok()) << world.loop().last_failure();
+        listeners[i] = std::make_unique<Listener>(*std::move(made));
+        ASSERT_TRUE(connect(world.loop(), dial_url(url, listeners[i]->url()), clients[i], within(5_s)).ok());
+    }
+    EXPECT_TRUE(world.until([&] { return servers[0].opens + servers[1].opens > 0 && clients[0].opens + clients[0].closes > 0 &&
+                                         clients[1].opens + clients[1].closes > 0; }));
+    drive_for(world.loop(), 20_ms);
+    for (auto& listener : listeners) listener.reset();
+}
+
 // Goal: a connect that is closed before it opens ends with cancelled, and never opens.
 TEST_P(ConnectTest, CanBeCancelledBeforeItOpens) {
     PlainPeer client, quiet;

@@ -39,7 +39,7 @@ TEST_P(PressureTest, ServesASlowReaderWithinItsLimit) {
     EVPL_NEEDS(receive_pause);
     PatternCheck check;
     std::size_t most_waiting = 0;
-    Pump pump{.total = 3u << 20, .most = 20'000};
+    Pump pump{.total = reduced ? 512u << 10 : 3u << 20, .most = 20'000};
     Peer server, client;
     World world{GetParam()};
     ASSERT_TRUE(world.open(server, client));
@@ -153,19 +153,29 @@ TEST_P(PressureTest, NoticesAPeerThatNeverSends) {
 
 // Goal: each byte that arrives puts deadline_recv off; turning it off ends it.
 TEST_P(PressureTest, CountsIdleTimeFromTheLastByte) {
-    PlainPeer server, client;
-    World world{GetParam()};
-    ASSERT_TRUE(world.open(server, client));
-    server.get()->deadline_recv(200_ms * patience);
-    for (int i = 0; i < 8; ++i) {
-        client.get()->send("x");
-        drive_for(world.loop(), 50_ms);
-        ASSERT_FALSE(server.closed()) << "after " << i;
+    constexpr Duration deadline = 200_ms, stall = 100_ms;
+    constexpr int bytes = 15;
+    for (int attempt = 0; attempt < 20; ++attempt) {
+        PlainPeer server, client;
+        World world{GetParam()};
+        ASSERT_TRUE(world.open(server, client));
+        server.get()->deadline_recv(deadline);
+        Duration longest;  // between two bytes, on a machine that may have other things to do
+        for (int i = 0; i < bytes && !server.closed(); ++i) {
+            const Stopwatch watch;
+            client.get()->send("x");
+            drive_for(world.loop(), 20_ms);
+            longest = std::max(longest, watch.elapsed());
+        }
+        if (longest >= stall) continue;  // nothing can be told
+        ASSERT_FALSE(server.closed()) << "with bytes never more than " << longest.ns / 1'000'000 << " ms apart";
+        server.get()->deadline_recv(Duration::forever());
+        drive_for(world.loop(), deadline + 100_ms);
+        EXPECT_FALSE(server.closed());
+        EXPECT_EQ(server.received.size(), std::size_t(bytes));
+        return;
     }
-    server.get()->deadline_recv(Duration::forever());
-    drive_for(world.loop(), 300_ms * patience);
-    EXPECT_FALSE(server.closed());
-    EXPECT_EQ(server.received.size(), 8u);
+    GTEST_SKIP() << "the machine never ran this for " << bytes << " times 20 ms without a stall of 100 ms";
 }
 
 // Goal: queued bytes that make no progress are noticed by deadline_send.

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "support/helper.hpp"
+#include "support/leave.hpp"
 #include "support/world.hpp"
 
 namespace evpl::test {
@@ -80,6 +81,33 @@ TEST_P(ForkTest, LetsAChildExec) {
     expect_alive(world, server, client);
     client.get()->close();
     EXPECT_TRUE(world.until([&] { return server.ends == 1 || server.closed(); }));
+}
+
+// Goal: a child that uses the loop nevertheless gets a named error, takes nothing of the parent's, and may have a loop of its own.
+TEST_P(ForkTest, TellsAChildThatUsesTheLoop) {
+    if (std::string_view(GetParam().url).find("uring") != std::string_view::npos)
+        GTEST_SKIP() << "a ring ends its connections: UringTest.TellsAForkedChildAndSparesTheParent";
+    Peer server, client, another;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    drive_for(world.loop(), 5_ms);  // it has slept: what it sleeps in is open
+    client.get()->send("before ");
+    const pid_t child = fork();
+    if (child == 0) {
+        const bool turned = world.loop().run_once(10_ms);
+        const int code = world.loop().run();
+        const bool named = world.loop().last_failure().find("forked child") != std::string_view::npos;
+        const auto dialled = connect(world.loop(), world.where(), another);
+        Loop own(World::quiet());
+        bool fired = false;
+        auto timer = own.after(1_ms, [&] { fired = true; });
+        const bool lives = drive(own, [&] { return fired; });
+        leave(!turned && code == 1 && named && !dialled && dialled.error() == Errc::misuse && lives ? 7 : 1);
+    }
+    ASSERT_GT(child, 0);
+    EXPECT_EQ(WEXITSTATUS(wait_for(child)), 7);
+    ASSERT_TRUE(world.until([&] { return server.received == "before "; }));
+    expect_alive(world, server, client);
 }
 
 INSTANTIATE_TEST_SUITE_P(Fault, ForkTest, connection_rows(), name_of_row);

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 
 #include <fstream>
+#include <sstream>
 
 #include "support/helper.hpp"
 #include "support/world.hpp"
@@ -56,6 +57,38 @@ int few_ports_main(const std::vector<std::string>& arguments) {
 }
 const RegisterHelper few_ports("few-ports", &few_ports_main);
 
+/// Of this network: what TCP has counted under this name.
+long tcp_counter(std::string_view name) {
+    std::ifstream file("/proc/self/net/netstat");
+    for (std::string names, values; std::getline(file, names) && std::getline(file, values);) {
+        std::istringstream each_name(names), each_value(values);
+        for (std::string is, value; each_name >> is && each_value >> value;)
+            if (is == name) return std::atol(value.c_str());
+    }
+    return -1;
+}
+
+bool run_quietly(const std::string& command) { return std::system((command + " >/dev/null 2>&1").c_str()) == 0; }
+
+/// Loses the first keepalive probe of an idle connection, and says how many were lost and whether the connection lasts.
+int lost_probe_main(const std::vector<std::string>&) {
+    if (!enter_own_network(65536)) return not_permitted;
+    Peer server, client;
+    Loop loop(World::quiet());
+    auto listener = listen(loop, "tcp://127.0.0.1:7000?keepalive_idle=1s&silent_after=4s", server);
+    if (!listener || !connect(loop, "tcp://127.0.0.1:7000", client)) return 1;
+    if (!drive(loop, [&] { return server.opens > 0 && client.opens > 0; })) return 1;
+    if (!run_quietly("nft add table inet cut") ||
+        !run_quietly("nft add chain inet cut in '{ type filter hook input priority 0; policy drop; }'")) return not_permitted;
+    if (!drive(loop, [] { return tcp_counter("TCPKeepAlive") > 0; })) return 1;
+    if (!run_quietly("nft delete table inet cut")) return 1;
+    const long lost = tcp_counter("TCPKeepAlive");
+    drive_for(loop, 6_s);  // longer than the patience, and than five seconds between two probes would be
+    std::printf("lost %s, closes %d\n", lost > 0 ? "some" : "none", server.closes + client.closes);
+    return 0;
+}
+const RegisterHelper lost_probe("lost-probe", &lost_probe_main);
+
 struct Counter {
     std::size_t whole = 0, broken = 0, errors = 0, opens = 0;
     void on_open(Datagram&) { ++opens; }
@@ -91,6 +124,17 @@ int small_mtu_main(const std::vector<std::string>& arguments) {
 }
 const RegisterHelper small_mtu("small-mtu", &small_mtu_main);
 
+/// What a helper says; nothing when such a network is not permitted.
+std::optional<std::string> said_by(const char* helper, std::vector<std::string> arguments) {
+    Child child;
+    EXPECT_TRUE(child.start_helper(helper, std::move(arguments)));
+    std::optional<int> code;
+    EXPECT_TRUE(await([&] { return (code = child.ended()).has_value(); }, 30_s));
+    if (code == not_permitted) return std::nullopt;
+    EXPECT_EQ(code, 0) << child.said();
+    return child.said();
+}
+
 class OwnNetworkTest : public TransportTest {
 protected:
     void SetUp() override {
@@ -98,16 +142,7 @@ protected:
         if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos)
             GTEST_SKIP() << GetParam().name << " does not use this network";
     }
-    /// What the helper says; nothing when such a network is not permitted.
-    std::optional<std::string> say(const char* helper) {
-        Child child;
-        EXPECT_TRUE(child.start_helper(helper, {GetParam().scheme}));
-        std::optional<int> code;
-        EXPECT_TRUE(await([&] { return (code = child.ended()).has_value(); }, 30_s));
-        if (code == not_permitted) return std::nullopt;
-        EXPECT_EQ(code, 0) << child.said();
-        return child.said();
-    }
+    static std::optional<std::string> say(const char* helper) { return said_by(helper, {GetParam().scheme}); }
 };
 class OwnNetworkStreamTest : public OwnNetworkTest {};
 class OwnNetworkPacketTest : public OwnNetworkTest {};
@@ -124,6 +159,13 @@ TEST_P(OwnNetworkPacketTest, CarriesWholeDatagramsOverASmallMtu) {
     const auto said = say("small-mtu");
     if (!said) GTEST_SKIP() << "needs to make a network namespace";
     EXPECT_EQ(*said, "sent 13 whole 13 broken 0 errors 0\n");
+}
+
+// Goal: one lost probe is not the end of an idle connection: by default there are many tries before the patience is over.
+TEST(IdleTest, SurvivesALostProbe) {
+    const auto said = said_by("lost-probe", {});
+    if (!said) GTEST_SKIP() << "needs to make a network namespace, and nft in it";
+    EXPECT_EQ(*said, "lost some, closes 0\n");
 }
 
 INSTANTIATE_TEST_SUITE_P(Fault, OwnNetworkStreamTest, stream_rows(), name_of_row);

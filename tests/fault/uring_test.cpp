@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "support/helper.hpp"
+#include "support/leave.hpp"
 #include "support/world.hpp"
 
 namespace evpl::test {
@@ -207,7 +208,7 @@ TEST_F(UringTest, TellsAForkedChildAndSparesTheParent) {
     if (child == 0) {
         client.get()->send("from the child");
         for (int i = 0; i < 20 && !client.closed(); ++i) world.loop().run_once(10_ms);
-        _exit(client.closed_with == Errc::misuse ? 7 : 1);
+        leave(client.closed_with == Errc::misuse ? 7 : 1);
     }
     ASSERT_GT(child, 0);
     int status = 0;

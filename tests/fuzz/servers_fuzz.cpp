@@ -2,7 +2,7 @@
 // received, and no descriptor is lost or closed twice.
 // Method: the linker sends the system calls of this program here (cmake/EvplFuzz.cmake). Sockets are numbers; what is accepted, received,
 // sent, refused and reported by epoll is drawn from the input, a byte a decision. Time is virtual: it passes while the loop sleeps. When the
-// input is used up, everything the network can do is fail.
+// input is used up, everything the network can do is fail. Nothing here is excused by allocations that fail (replay_main.cpp).
 #include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -12,26 +12,30 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
-#include <map>
+#include <vector>
 
 #include "base/clock.hpp"
 #include "evpl/evpl.hpp"
-#include "fuzz/require.hpp"
 
 namespace {
 
 using namespace evpl;
 using namespace evpl::literals;
-using fuzz::require;
 
 constexpr int first_descriptor = 100'000;  // beyond what the system gives out
 constexpr std::size_t decisions_max = 600;
+constexpr std::size_t sockets_max = 2 * decisions_max + 16;  // each one accepted costs a decision, and dials at most once
+constexpr int turns_max = 10'000;
+
+void require(bool condition) {
+    if (!condition) __builtin_trap();
+}
 
 /// The n-th byte that any peer sends: so that what is passed on can be told from what is not.
 std::byte nth_byte(std::size_t n) { return std::byte(n * 131 % 251); }
 
 struct Socket {
-    bool listens = false, connecting = false, received_end = false;
+    bool open = false, listens = false, connecting = false, received_end = false;
     std::size_t received = 0, sent = 0;
     std::uint64_t name = 0;   // for epoll
     std::uint32_t wanted = 0;
@@ -42,19 +46,25 @@ struct Socket {
 struct Kernel {
     const std::uint8_t* data;
     std::size_t size, at = 0;
-    std::map<int, Socket> sockets;
-    int next = first_descriptor;
+    std::vector<Socket> sockets = std::vector<Socket>(sockets_max);  // made at once: inside a system call no memory may be asked for
+    std::size_t made = 0, open = 0;
     std::int64_t now_ns = 1'000'000'000;
 
     bool over() const { return at >= size || at >= decisions_max; }
     std::uint8_t draw() { return over() ? 0 : data[at++]; }
     Socket* find(int fd) {
-        const auto found = sockets.find(fd);
-        return found == sockets.end() ? nullptr : &found->second;
+        Socket* const found = &sockets[std::size_t(fd - first_descriptor)];
+        return found->open ? found : nullptr;
     }
-    int make(bool connecting) {
-        sockets[next].connecting = connecting;
-        return next++;
+    int make() {
+        require(made < sockets_max);
+        sockets[made].open = true;
+        ++open;
+        return first_descriptor + int(made++);
+    }
+    void close(int fd) {
+        find(fd)->open = false;
+        --open;
     }
 };
 Kernel* kernel = nullptr;
@@ -66,6 +76,7 @@ int fail(int error) {
 
 bool is_ours(int fd) {
     if (kernel == nullptr || fd < first_descriptor) return false;
+    require(std::size_t(fd - first_descriptor) < kernel->made);
     require(kernel->find(fd) != nullptr);  // a descriptor is used after it was closed
     return true;
 }
@@ -116,8 +127,9 @@ void write_address(sockaddr* to, socklen_t* size) {
 int report(epoll_event* events, int most, std::int64_t timeout_ns) {
     int count = 0;
     kernel->draw();  // also a loop that watches nothing comes to an end
-    for (auto& [fd, socket] : kernel->sockets) {
-        if (count == most || !socket.watched) continue;
+    for (std::size_t i = 0; i < kernel->made; ++i) {
+        Socket& socket = kernel->sockets[i];
+        if (count == most || !socket.open || !socket.watched) continue;
         std::uint32_t found = 0;
         if (kernel->over()) {
             found = socket.listens ? 0 : EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP;
@@ -165,7 +177,7 @@ int __real_close(int);
 
 int __wrap_socket(int domain, int type, int protocol) {
     if (kernel == nullptr || domain != AF_INET) return __real_socket(domain, type, protocol);
-    return !kernel->over() && kernel->draw() == 0xff ? fail(EMFILE) : kernel->make(false);
+    return !kernel->over() && kernel->draw() == 0xff ? fail(EMFILE) : kernel->make();
 }
 int __wrap_bind(int fd, const sockaddr* at, socklen_t size) { return is_ours(fd) ? 0 : __real_bind(fd, at, size); }
 int __wrap_listen(int fd, int backlog) {
@@ -181,7 +193,7 @@ int __wrap_accept4(int fd, sockaddr* from, socklen_t* size, int flags) {
     static constexpr int errors[] = {EAGAIN, EINTR, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO};
     if (decision < 128) return fail(decision < 80 ? EAGAIN : errors[decision % std::size(errors)]);
     write_address(from, size);
-    return kernel->make(false);
+    return kernel->make();
 }
 int __wrap_connect(int fd, const sockaddr* to, socklen_t size) {
     if (!is_ours(fd)) return __real_connect(fd, to, size);
@@ -270,7 +282,7 @@ int __wrap_getpeername(int fd, sockaddr* peer, socklen_t* size) {
 int __wrap_shutdown(int fd, int how) { return is_ours(fd) ? 0 : __real_shutdown(fd, how); }
 int __wrap_close(int fd) {
     if (!is_ours(fd)) return __real_close(fd);
-    kernel->sockets.erase(fd);
+    kernel->close(fd);
     return 0;
 }
 
@@ -354,13 +366,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                 return Side(alive, *target);
             });
         }
-        while (!world.over()) loop.run_once(10_ms);
-        for (int turns = 0; alive > 0; ++turns) {
-            require(turns < 10'000);
+        for (int turns = 0; !world.over() && turns < turns_max; ++turns) loop.run_once(10_ms);  // without memory there is no loop, and no end
+        int turns = 0;
+        while (alive > 0) {  // what the network does now is fail
+            require(++turns < turns_max);
             loop.run_once(10_ms);
         }
     }
-    require(alive == 0 && world.sockets.empty());
+    require(alive == 0 && world.open == 0);
     base::set_clock(nullptr);
     kernel = nullptr;
     return 0;

@@ -32,6 +32,9 @@ inline const int slowness = [] {
 /// Limits that only catch a hang are multiplied by this; deadlines under test are not.
 inline const int patience = (sanitized ? 5 : 1) * slowness;
 
+/// EVPL_TEST_REDUCED: tests are repeated a hundred times, and each does a fraction of its work. Never fewer kinds of things.
+inline const bool reduced = std::getenv("EVPL_TEST_REDUCED") != nullptr;
+
 /// Monotonic wall time since construction.
 class Stopwatch {
 public:

@@ -34,6 +34,7 @@ struct Row {
 inline constexpr std::array rows{
     Row{"tcp", "tcp", "tcp://127.0.0.1:0", Kind::stream},
     Row{"tcp6", "tcp", "tcp://[::1]:0", Kind::stream},
+    Row{"tcp_zero_copy", "tcp", "tcp://127.0.0.1:0?zerocopy=true", Kind::stream},
     Row{"unix", "unix", "unix://%/#.sock", Kind::stream},
     Row{"unix_abstract", "unix", "unix://@evpl-test-#", Kind::stream},
     Row{"unix_msg", "unix", "unix://%/#.sock?mode=msg", Kind::message},

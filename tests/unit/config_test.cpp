@@ -15,6 +15,7 @@
 #include <string>
 
 #include "evpl/evpl.hpp"
+#include "support/leave.hpp"
 
 namespace evpl {
 namespace {
@@ -28,7 +29,7 @@ struct Quiet {
     do {                                                                        \
         if (!(condition)) {                                                     \
             std::fprintf(stderr, "line %d: " #condition "\n", __LINE__);        \
-            std::_Exit(1);                                                      \
+            test::leave(1);                                                     \
         }                                                                       \
     } while (false)
 
@@ -39,8 +40,8 @@ protected:
     void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
 
     template <class Case>
-    static void in_a_process(Case test) {
-        EXPECT_EXIT((test(), std::_Exit(0)), ::testing::ExitedWithCode(0), "");
+    static void in_a_process(Case run) {
+        EXPECT_EXIT((run(), test::leave(0)), ::testing::ExitedWithCode(0), "");
     }
 };
 using ConfigDeathTest = ConfigTest;

@@ -20,6 +20,7 @@
 #include "evpl/parcel.hpp"
 #include "memory/array_pool.hpp"
 #include "memory/ring_queue.hpp"
+#include "support/leave.hpp"
 #include "unit/property.hpp"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -824,7 +825,7 @@ private:
     }
     EVPL_MUST(four.append(std::move(five)) && four.size() == 50);
     EVPL_MUST(queue.push(source.share()) && heap->allocate(block_bytes_max));
-    _exit(0);
+    test::leave(0);
 }
 #endif
 

@@ -10,7 +10,7 @@
 
 #include "transport/xlio/abi.hpp"
 #include "transport/xlio/environment.hpp"
-#include "transport/xlio/library.hpp"
+#include "transport/xlio/table.hpp"
 
 namespace evpl::transport::xlio {
 namespace {

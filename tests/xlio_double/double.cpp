@@ -32,58 +32,14 @@
 #include <utility>
 #include <vector>
 
-#include "knobs.hpp"
+#include "interface.hpp"
 
 namespace xlio_double {
 namespace {
 
-// -- the interface as the real library has it -------------------------------------------------------------------
-
-struct buf_t {
-    std::uint64_t userdata;
-};
-struct init_attr_t {
-    unsigned flags;
-    void (*memory_cb)(void*, std::size_t, std::size_t);
-    void* (*memory_alloc)(std::size_t);
-    void (*memory_free)(void*);
-};
-using event_cb_t = void (*)(std::uintptr_t, std::uintptr_t, int, int);
-using comp_cb_t = void (*)(std::uintptr_t, std::uintptr_t, std::uintptr_t);
-using rx_cb_t = void (*)(std::uintptr_t, std::uintptr_t, void*, std::size_t, buf_t*);
-using accept_cb_t = void (*)(std::uintptr_t, std::uintptr_t, std::uintptr_t);
-struct group_attr_t {
-    unsigned flags;
-    event_cb_t event;
-    comp_cb_t comp;
-    rx_cb_t rx;
-    accept_cb_t accept;
-};
-struct socket_attr_t {
-    unsigned flags;
-    int domain;
-    std::uintptr_t group;
-    std::uintptr_t userdata;
-};
-struct send_attr_t {
-    unsigned flags;
-    std::uint32_t mkey;
-    std::uintptr_t userdata_op;
-};
-struct pd_t {
-    unsigned number;
-};
-struct mr_t {
-    void* context;
-    pd_t* pd;
-    void* addr;
-    std::size_t length;
-    std::uint32_t handle, lkey, rkey;
-};
-enum { ESTABLISHED = 1, TERMINATED, CLOSED, ERROR };
-enum { SEND_FLUSH = 1, SEND_INLINE = 2 };
-
 // -- the process --------------------------------------------------------------------------------------------------
+
+}  // namespace
 
 /// At load time, as the real library reads its environment.
 const Knobs knobs = [] {
@@ -92,7 +48,7 @@ const Knobs knobs = [] {
     return read;
 }();
 
-[[gnu::format(printf, 1, 2)]] void misuse(const char* format, ...) {
+void misuse(const char* format, ...) {
     if (!knobs.strict) return;
     va_list arguments;
     va_start(arguments, format);
@@ -102,6 +58,14 @@ const Knobs knobs = [] {
     va_end(arguments);
     std::abort();
 }
+
+void* pool_memory(const init_attr_t* attr, std::size_t bytes) {
+    void* memory = attr->memory_alloc != nullptr ? attr->memory_alloc(bytes)
+                                                 : mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? nullptr : memory;
+}
+
+namespace {
 
 std::int64_t now_ms() {
     timespec t;
@@ -300,15 +264,15 @@ Sock* make_sock(Group& group, int fd, int domain, std::uintptr_t userdata) {
 int init_ex(const init_attr_t* attr) {
     Process& p = process();
     const std::lock_guard lock(p.mutex);
+    if (p.initialised && knobs.violate == "init_again") return 0;
     if (p.initialised || p.failed) return attr->memory_alloc != nullptr ? fail(EEXIST) : 0;  // also after a failure: false success
-    if (knobs.no_device) {
+    if (knobs.no_device || knobs.false_start) {
         p.failed = true;
-        return fail(ENODEV);
+        return knobs.false_start ? 0 : fail(ENODEV);
     }
     const std::size_t bytes = std::size_t(knobs.pool) * rx_bytes;
-    void* memory = attr->memory_alloc != nullptr ? attr->memory_alloc(bytes)
-                                                 : mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == nullptr || memory == MAP_FAILED) return fail(ENOMEM);
+    void* const memory = pool_memory(attr, bytes);
+    if (memory == nullptr) return fail(ENOMEM);
     p.rx.resize(knobs.pool);
     for (std::size_t i = 0; i < p.rx.size(); ++i) {
         p.rx[i].memory = static_cast<std::byte*>(memory) + i * rx_bytes;
@@ -470,12 +434,15 @@ void write_out(Sock& s) {
     }
 }
 
+void tell_completion(Sock& s, std::uintptr_t op) {
+    upcall(*s.group, [&] { s.group->attr.comp(reinterpret_cast<std::uintptr_t>(&s), s.userdata, op); });
+}
 void complete(Sock& s, Send& send, bool check) {
     s.queued_bytes -= send.bytes;
     if (send.op == 0) return;
-    if (check && checksum(send.pieces) != send.sum) misuse("a buffer was changed before its completion");
-    const std::uintptr_t op = send.op;
-    upcall(*s.group, [&] { s.group->attr.comp(reinterpret_cast<std::uintptr_t>(&s), s.userdata, op); });
+    if (knobs.violate == "twice") tell_completion(s, send.op);
+    if (check && send.copy.empty() && checksum(send.pieces) != send.sum) misuse("a buffer was changed before its completion");
+    tell_completion(s, send.op);
 }
 
 /// What the peer's stack has acknowledged is complete.
@@ -500,6 +467,11 @@ void complete_all(Sock& s) {
     }
 }
 
+void flush(Sock& s) {
+    write_out(s);
+    if (knobs.comp_inside) take_acks(s);
+}
+
 int may_send(Sock& s) {
     if (s.errored) return fail(s.error);
     if (s.failed_connect || s.shut) return fail(EPIPE);
@@ -515,12 +487,14 @@ int sock_sendv(std::uintptr_t handle, const iovec* pieces, unsigned count, const
     for (unsigned i = 0; i < count; ++i) bytes += pieces[i].iov_len;
     const bool is_inline = (attr->flags & SEND_INLINE) != 0;
     if (is_inline && count > 1) misuse("an inline send with several vectors is not atomic");
+    if (knobs.comp_inside) take_acks(s);
     if (may_send(s) != 0) return -1;
     if (s.queued_bytes + bytes > knobs.tx_bytes) return fail(ENOMEM);
     if (bytes == 0) return 0;  // and no completion
     Send send;
     if (is_inline) {
         for (unsigned i = 0; i < count; ++i) send.copy.append(static_cast<const char*>(pieces[i].iov_base), pieces[i].iov_len);
+        if (knobs.violate == "inline_completes") send.op = attr->userdata_op;
     } else {
         for (unsigned i = 0; i < count; ++i) {
             if (!process().covers(attr->mkey, s.pd, pieces[i].iov_base, pieces[i].iov_len)) misuse("a send with a key that does not cover its memory");
@@ -539,7 +513,7 @@ int sock_sendv(std::uintptr_t handle, const iovec* pieces, unsigned count, const
         kept.pieces.push_back({kept.copy.data(), kept.copy.size()});
     }
     s.group->sending.insert(&s);
-    if ((attr->flags & SEND_FLUSH) != 0) write_out(s);
+    if ((attr->flags & SEND_FLUSH) != 0) flush(s);
     return 0;
 }
 int sock_send(std::uintptr_t handle, const void* data, std::size_t bytes, const send_attr_t* attr) {
@@ -549,13 +523,14 @@ int sock_send(std::uintptr_t handle, const void* data, std::size_t bytes, const 
 void sock_flush(std::uintptr_t handle) {
     Sock& s = sock_of(handle, "flush");
     check_thread(*s.group, "flush");
-    if (s.established && !s.errored) write_out(s);
+    if (s.established && !s.errored) flush(s);
 }
 void group_flush(std::uintptr_t handle) {
     auto& group = *reinterpret_cast<Group*>(handle);
     check_thread(group, "group_flush");
-    for (Sock* s : group.sending)
-        if (s->established && !s->errored && !s->destroyed) write_out(*s);
+    const std::vector<Sock*> sending(group.sending.begin(), group.sending.end());  // completions may bring further sends
+    for (Sock* s : sending)
+        if (s->established && !s->errored && !s->destroyed) flush(*s);
 }
 
 // -- sockets ----------------------------------------------------------------------------------------------------------
@@ -627,6 +602,7 @@ int sock_listen(std::uintptr_t handle) {
     Sock& s = sock_of(handle, "listen");
     check_outside(*s.group, "listen");
     if (s.group->attr.accept == nullptr) return fail(ENOTCONN);
+    if (knobs.refuse_listen != 0) return fail(knobs.refuse_listen);
     if (::listen(s.fd, 4096) != 0) return -1;
     s.listening = true;
     watch(s, EPOLLIN, EPOLL_CTL_ADD);
@@ -634,7 +610,8 @@ int sock_listen(std::uintptr_t handle) {
 }
 pd_t* sock_get_pd(std::uintptr_t handle) {
     Sock& s = sock_of(handle, "get_pd");
-    return s.established || s.connecting ? s.pd : nullptr;
+    if (knobs.violate == "crash" && s.established) raise(SIGFPE);
+    return s.established || s.connecting || knobs.violate == "early_domain" ? s.pd : nullptr;
 }
 int sock_detach(std::uintptr_t handle) {
     Sock& s = sock_of(handle, "detach");
@@ -668,6 +645,7 @@ void accept_peers(Sock& parent) {
         Sock* made = make_sock(group, fd, parent.domain, 0);
         made->established = true;
         watch(*made, EPOLLIN | EPOLLRDHUP, EPOLL_CTL_ADD);
+        if (knobs.error_early) break_off(*made, ECONNRESET);
         upcall(group, [&] { group.attr.accept(reinterpret_cast<std::uintptr_t>(made), reinterpret_cast<std::uintptr_t>(&parent), parent.userdata); });
     }
 }
@@ -770,8 +748,6 @@ struct Table {
     void* slots[40];
 };
 
-constexpr std::size_t ultra_slots = 23;
-
 }  // namespace
 }  // namespace xlio_double
 
@@ -810,7 +786,7 @@ extern "C" {
 [[gnu::visibility("default")]] int getsockopt(int fd, int level, int name, void* value, socklen_t* size) noexcept {
     if (fd != -2 || level != SOL_SOCKET || name != 2800) return int(syscall(SYS_getsockopt, fd, level, name, value, size));
     static Table table;
-    void* const ultra[ultra_slots] = {
+    void* ultra[ultra_slots] = {
         reinterpret_cast<void*>(&init_ex),          reinterpret_cast<void*>(&xlio_exit),        reinterpret_cast<void*>(&group_create),
         reinterpret_cast<void*>(&group_destroy),    reinterpret_cast<void*>(&group_poll),       reinterpret_cast<void*>(&sock_create),
         reinterpret_cast<void*>(&sock_destroy),     reinterpret_cast<void*>(&sock_update),      reinterpret_cast<void*>(&sock_setsockopt),
@@ -820,6 +796,7 @@ extern "C" {
         reinterpret_cast<void*>(&sock_sendv),       reinterpret_cast<void*>(&group_flush),      reinterpret_cast<void*>(&sock_flush),
         reinterpret_cast<void*>(&sock_buf_free),    reinterpret_cast<void*>(&group_buf_free),
     };
+    if (knobs.memory) fill_memory_slots(ultra, reinterpret_cast<void*>(&xlio_exit));
     const bool a = knobs.layout == "A" || knobs.layout == "crossed";
     table.magic = knobs.layout == "garbage" ? 0x6f6e6f6e6f6e6f6e : 0x4f494c584144564e;
     table.cap_mask = knobs.layout == "old" ? 0x3fff : a ? 0x2819 : 0x2818;

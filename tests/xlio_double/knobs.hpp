@@ -25,6 +25,12 @@ struct Knobs {
     bool refuse_mr = false;        ///< ibv_reg_mr fails
     bool strict = true;            ///< misuse stops the program
     std::uint64_t fin_wait_ms = 20'000;
+    bool memory = false;           ///< memory.cpp: without kernel sockets
+    bool comp_inside = false;      ///< completions also from send and flush
+    bool error_early = false;      ///< an accepted socket fails before its accept callback
+    bool false_start = false;      ///< no device, but the first init says 0
+    int refuse_listen = 0;         ///< listen fails with this errno
+    std::string violate;           ///< a rule of the table that is broken: inline_completes, twice, init_again, early_domain, crash
 
     static Knobs read() {
         Knobs k;
@@ -50,6 +56,12 @@ struct Knobs {
             else if (name == "refuse_mr") k.refuse_mr = number != 0;
             else if (name == "strict") k.strict = number != 0;
             else if (name == "fin_wait_ms") k.fin_wait_ms = number;
+            else if (name == "memory") k.memory = number != 0;
+            else if (name == "comp_inside") k.comp_inside = number != 0;
+            else if (name == "error_early") k.error_early = number != 0;
+            else if (name == "false_start") k.false_start = number != 0;
+            else if (name == "refuse_listen") k.refuse_listen = int(number);
+            else if (name == "violate") k.violate = value;
             else std::abort();  // a knob that does not exist is a test that tests nothing
         }
         return k;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <evpl/transport_info.hpp>
 #include <nlohmann/json.hpp>
 
 #include "text.hpp"
@@ -380,9 +382,22 @@ void look_at_rdma(const Machine& machine, Findings& found) {
                      "the devices are there, but programs cannot connect through them", "modprobe rdma_ucm"});
 }
 
+/// What the library itself says of XLIO here, which `evpl info` shows too. Loads NVIDIA's library.
+Finding ask_for_xlio() {
+    Finding one{"device", "XLIO", "absent", Rating::better, "", ""};
+    for (const evpl::TransportInfo& info : evpl::transports()) {
+        if (info.scheme != "xlio") continue;
+        if (info.present) return {"device", "XLIO", std::string(info.reason), Rating::ok, "", ""};
+        one.why = info.reason;
+        one.command = info.remedy;
+    }
+    return one;
+}
+
 void look_at_xlio(const Machine& machine, Findings& found) {
     bool card = false, library = false;
     for (const std::string& name : cards(machine)) card = card || machine.line("sys/class/net/" + name + "/device/vendor") == "0x15b3";
+    if (machine.is_real() && (card || std::getenv("EVPL_XLIO_LIBRARY") != nullptr)) return found.push_back(ask_for_xlio());
     for (const char* folder : {"usr/lib", "usr/lib64", "usr/local/lib", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu"})
         for (const std::string& name : machine.names(folder)) library = library || name.starts_with("libxlio.so");
     Finding one{"device", "XLIO", !card ? "no NVIDIA card" : library ? "card and library" : "card, no library", Rating::ok, "", ""};

@@ -1,4 +1,5 @@
-// The command `evpl`: reads the command line; the work is done in info.cpp, config.cpp, doctor.cpp, echo.cpp and perf.cpp.
+// The command `evpl`: reads the command line; the work is done in info.cpp, config.cpp,
+// doctor.cpp, echo.cpp, perf.cpp and selftest.cpp.
 #include <unistd.h>
 #include <algorithm>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include "echo.hpp"
 #include "info.hpp"
 #include "perf.hpp"
+#include "selftest.hpp"
 #include "text.hpp"
 
 namespace tool {
@@ -140,9 +142,18 @@ void add_perf(CLI::App& app, PerfOptions& options, int& status) {
     });
 }
 
+void add_selftest(CLI::App& app, SelftestOptions& options, int& status) {
+    CLI::App* selftest = app.add_subcommand("selftest", "Ask a vendor's library whether it behaves as we believe");
+    selftest->add_option("--xlio", options.xlio, "libxlio, by a connection to this echo server (IPv4; `evpl echo` on another host will do)")
+        ->required()
+        ->option_text("HOST:PORT");
+    selftest->add_flag("--json", options.json, "print JSON");
+    selftest->callback([&options, &status] { status = run_selftest(options); });
+}
+
 void add_help(CLI::App& app, std::string& topic) {
     CLI::App* help = app.add_subcommand("help", "Explain a command");
-    help->add_option("command", topic, "info, doctor, echo or perf");
+    help->add_option("command", topic, "info, doctor, echo, perf or selftest");
     help->callback([&app, &topic] {
         const auto found = app.get_subcommands([&topic](const CLI::App* one) { return one->get_name() == topic; });
         const CLI::App* about = topic.empty() ? &app : found.empty() ? nullptr : found.front();
@@ -172,16 +183,18 @@ int run(int argc, char** argv) {
     std::string topic;
     InfoOptions info;
     DoctorOptions doctor;
+    SelftestOptions selftest;
     add_info(app, info, status);
     add_doctor(app, doctor, status);
     add_echo(app, echo, status);
     add_perf(app, perf, status);
+    add_selftest(app, selftest, status);
     add_help(app, topic);
     app.require_subcommand(
         0, 1);  // none is for us to refuse: CLI11 would rather complain of that than of what it did not understand
     try {
         app.parse(argc, argv);
-        if (app.get_subcommands().empty()) throw CLI::RequiredError("a command (info, doctor, echo, perf or help)");
+        if (app.get_subcommands().empty()) throw CLI::RequiredError("a command (info, doctor, echo, perf, selftest or help)");
     } catch (const CLI::Error& error) { return error.get_exit_code() == 0 ? app.exit(error) : refuse(error); }
     return status;
 }

@@ -87,6 +87,7 @@ struct Control::State {
     Place* places = nullptr;       // for the control thread and listeners
     Place* dead_places = nullptr;
     Mailbox* closing = nullptr;
+    Mailbox* open = nullptr;
     std::uint64_t last_number = 0;
 };
 
@@ -154,22 +155,48 @@ void Control::unask(Session& session) noexcept {
     if (state_.last_ask == &session) state_.last_ask = before;
 }
 
+/// From a loop's thread, while the control thread may be looking at all sessions.
+void Control::set_id(Session& session, rdma_cm_id* id) noexcept {
+    const std::lock_guard lock(state_.mutex);
+    session.id = id;
+}
+
 bool Control::is_here() const noexcept { return ::getpid() == state_.owner; }
 
 void Control::tell(Session& session, std::uint32_t what) noexcept {
     Mailbox& home = *session.home;
     {
         const std::lock_guard lock(state_.mutex);
-        const bool queued = session.tells != 0;
-        session.tells |= what;
-        if (!queued) {
-            session.next_tell = nullptr;
-            (home.first_ == nullptr ? home.first_ : home.last_->next_tell) = &session;
-            home.last_ = &session;
-        }
-        home.news_.store(true, std::memory_order_release);
+        put(session, what);
     }
     home.bell.ring();
+}
+
+/// Under the mutex.
+void Control::put(Session& session, std::uint32_t what) noexcept {
+    Mailbox& home = *session.home;
+    const bool queued = session.tells != 0;
+    session.tells |= what;
+    if (!queued) {
+        session.next_tell = nullptr;
+        (home.first_ == nullptr ? home.first_ : home.last_->next_tell) = &session;
+        home.last_ = &session;
+    }
+    home.news_.store(true, std::memory_order_release);
+}
+
+/// Every session that has not ended and matches.
+template <class Match>
+void Control::tell_all(Match match, std::uint32_t what, Error error) noexcept {
+    const std::lock_guard lock(state_.mutex);
+    for (Mailbox* home = state_.open; home != nullptr; home = home->next_open_) {
+        for (Session* each = home->sessions_; each != nullptr; each = each->next) {
+            if (each->id == nullptr || each->finished || !match(*each)) continue;
+            if (each->error.ok()) each->error = error;
+            put(*each, what);
+            home->bell.ring();
+        }
+    }
 }
 
 Session* Mailbox::next(std::uint32_t& tells) noexcept {
@@ -190,6 +217,7 @@ Session* Control::make(Mailbox& home) noexcept {
     if (session == nullptr) return nullptr;
     session->home = &home;
     const std::lock_guard lock(state_.mutex);
+    if (!std::exchange(home.listed_, true)) home.next_open_ = std::exchange(state_.open, &home);
     session->next = home.sessions_;
     if (home.sessions_ != nullptr) home.sessions_->previous = session;
     home.sessions_ = session;
@@ -210,12 +238,17 @@ void Control::forget(Session& session) noexcept {
 
 void* Control::run(void* context) noexcept {
     auto& control = *static_cast<Control*>(context);
-    pollfd waits[2] = {{control.state_.events->fd, POLLIN, 0}, {control.state_.bell, POLLIN, 0}};
+    pollfd waits[2 + memory::domains_max] = {{control.state_.events->fd, POLLIN, 0}, {control.state_.bell, POLLIN, 0}};
     for (;;) {
-        ::poll(waits, 2, -1);
+        nfds_t count = 2;
+        for (Device* each = Device::first(); each != nullptr && count < std::size(waits); each = each->next()) {
+            if (!each->removed.load(std::memory_order_relaxed)) waits[count++] = {each->context->async_fd, POLLIN, 0};
+        }
+        ::poll(waits, count, -1);
         std::uint64_t rings;
         (void)!::read(control.state_.bell, &rings, sizeof rings);
         control.hear_events();
+        for (Device* each = Device::first(); each != nullptr; each = each->next()) control.hear_device(*each);
         control.do_asked();
         control.close_places();
         control.close_mailboxes();
@@ -250,7 +283,7 @@ void Control::do_asked() noexcept {
 }
 
 void Control::fail(Session& session, Error error) noexcept {
-    session.error = error;
+    if (session.error.ok()) session.error = error;  // the first one counts, and its loop may be reading it
     tell(session, Session::tell_failed);
 }
 
@@ -438,12 +471,42 @@ void Control::hear_events() noexcept {
     }
 }
 
+/// The device of a listening id is gone.
+void Control::lose_place(Place& place) noexcept {
+    for (; !place.members.empty(); place.members.pop()) {
+        const Place::Member member = place.members.front();
+        Session* notice = make(*member.home);
+        if (notice == nullptr) continue;
+        notice->listening = member.number;
+        tell(*notice, Session::tell_deaf);
+    }
+}
+
+template <class Match>
+void Control::lose_places(Match match) noexcept {
+    for (;;) {
+        Place* place;
+        {
+            const std::lock_guard lock(state_.mutex);
+            Place** at = &state_.places;
+            while (*at != nullptr && !match(*(*at)->id)) at = &(*at)->next;
+            place = *at;
+            if (place == nullptr) return;
+            *at = place->next;
+        }
+        lose_place(*place);
+        const std::lock_guard lock(state_.mutex);
+        place->next = std::exchange(state_.dead_places, place);
+    }
+}
+
 void Control::hear(const rdma_cm_event& event) noexcept {
     if (event.event == RDMA_CM_EVENT_CONNECT_REQUEST) {
         auto* datagrams = static_cast<Session*>(event.listen_id->context);
         return datagrams != nullptr ? asked_for(*datagrams, *event.id) : requested(event);
     }
     auto* session = static_cast<Session*>(event.id->context);
+    if (session == nullptr && event.event == RDMA_CM_EVENT_DEVICE_REMOVAL) return lose_places([&](const rdma_cm_id& id) { return &id == event.id; });
     if (session == nullptr || session->finished) return;  // a listener's
     switch (event.event) {
     case RDMA_CM_EVENT_ADDR_RESOLVED:
@@ -482,6 +545,34 @@ void Control::keep_private_data(Session& session, const rdma_cm_event& event) no
     session.has_heard = true;
     session.heard_bytes = std::uint8_t(data.size());
     if (!data.empty()) std::memcpy(session.heard, data.data(), data.size());
+}
+
+/// What the device says of itself: on a channel of its own, which knows no connection.
+void Control::hear_device(Device& device) noexcept {
+    ibv_async_event event;
+    while (!device.removed.load(std::memory_order_relaxed) && verbs().ibv_get_async_event(device.context, &event) == 0) {
+        const ibv_async_event said = event;
+        verbs().ibv_ack_async_event(&event);  // destroying what it names waits for that
+        const auto failed = Error(Errc::device_error, Step::none, Who::system, int(said.event_type));
+        switch (said.event_type) {
+        case IBV_EVENT_DEVICE_FATAL:
+            device.removed.store(true, std::memory_order_relaxed);
+            tell_all([&](const Session& each) { return each.id->verbs == device.context; }, Session::tell_removed, {});
+            lose_places([&](const rdma_cm_id& id) { return id.verbs == device.context; });
+            break;
+        case IBV_EVENT_PORT_ERR:
+            tell_all([&](const Session& each) { return each.id->verbs == device.context && each.id->port_num == said.element.port_num; },
+                     Session::tell_broken, Error(Errc::device_lost, Step::none, Who::system, ENETDOWN));
+            break;
+        case IBV_EVENT_CQ_ERR:
+            tell_all([&](const Session& each) { return each.queues != nullptr && each.queues->cq == said.element.cq; }, Session::tell_broken, failed);
+            break;
+        case IBV_EVENT_QP_FATAL:
+            tell_all([&](const Session& each) { return each.qp == said.element.qp; }, Session::tell_broken, failed);
+            break;
+        default: break;
+        }
+    }
 }
 
 void Control::established(Session& session, const rdma_cm_event& event) noexcept {
@@ -638,6 +729,13 @@ void Control::close(Mailbox& home) noexcept {
     state_.changed.wait(lock, [&] { return home.closed_; });
 }
 
+/// Under the mutex.
+void Control::unlist(Mailbox& home) noexcept {
+    Mailbox** at = &state_.open;
+    while (*at != nullptr && *at != &home) at = &(*at)->next_open_;
+    if (*at != nullptr) *at = home.next_open_;
+}
+
 void Control::close_mailboxes() noexcept {
     for (;;) {
         Mailbox* home;
@@ -655,6 +753,7 @@ void Control::close_mailboxes() noexcept {
             destroy(*queues);
         }
         const std::lock_guard lock(state_.mutex);
+        unlist(*home);
         home->closed_ = true;
         state_.changed.notify_all();
     }

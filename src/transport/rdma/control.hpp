@@ -74,7 +74,9 @@ struct Session {
         tell_failed = 8,        ///< with `error`
         tell_disconnected = 16, ///< the peer has gone, or its process
         tell_removed = 32,      ///< the device is gone
-        tell_destroyed = 64     ///< nothing of it is left with the device: the last word
+        tell_destroyed = 64,    ///< nothing of it is left with the device: the last word
+        tell_broken = 128,      ///< its port is down, or its queues have failed: `error`
+        tell_deaf = 256         ///< the device that `listening` listened at is gone; the session is only this word
     };
 
     // -- set by the loop before it asks
@@ -147,7 +149,9 @@ private:
     Queues* queues_ = nullptr;
     bool closing_ = false;
     bool closed_ = false;
-    Mailbox* next_ = nullptr;
+    bool listed_ = false;
+    Mailbox* next_ = nullptr;       // of those that close
+    Mailbox* next_open_ = nullptr;  // of those with sessions
 };
 
 void make_nonblocking(int fd) noexcept;
@@ -187,7 +191,16 @@ private:
     static void* run(void* control) noexcept;
     rdma_event_channel* events() const noexcept;
     void tell(Session& session, std::uint32_t what) noexcept;
+    void put(Session& session, std::uint32_t what) noexcept;
+    template <class Match>
+    void tell_all(Match match, std::uint32_t what, Error error) noexcept;
+    void hear_device(Device& device) noexcept;
+    void unlist(Mailbox& home) noexcept;
+    void lose_place(Place& place) noexcept;
+    template <class Match>
+    void lose_places(Match match) noexcept;
     void unask(Session& session) noexcept;
+    void set_id(Session& session, rdma_cm_id* id) noexcept;
     void wake() noexcept;
     void do_asked() noexcept;
     void hear_events() noexcept;

@@ -21,16 +21,17 @@ std::uint32_t mtu_bytes(ibv_mtu mtu) noexcept { return 128u << unsigned(mtu); }
 
 Result<void> Control::bind(Session& session, const socket::SocketAddress& at) noexcept {
     auto where = at;
-    int failed = verbs().rdma_create_id(events(), &session.id, &session, RDMA_PS_UDP) != 0 ? errno : 0;
-    if (failed == 0 && verbs().rdma_bind_addr(session.id, &where.base) != 0) failed = errno;
-    if (failed == 0 && session.id->verbs == nullptr) failed = ENODEV;  // "any address" is no address of a device
-    if (failed == 0 && verbs().rdma_listen(session.id, backlog) != 0) failed = errno;
+    rdma_cm_id* id = nullptr;
+    int failed = verbs().rdma_create_id(events(), &id, &session, RDMA_PS_UDP) != 0 ? errno : 0;
+    if (failed == 0 && verbs().rdma_bind_addr(id, &where.base) != 0) failed = errno;
+    if (failed == 0 && id->verbs == nullptr) failed = ENODEV;  // "any address" is no address of a device
+    if (failed == 0 && verbs().rdma_listen(id, backlog) != 0) failed = errno;
     if (failed != 0) {
-        if (session.id != nullptr) verbs().rdma_destroy_id(session.id);
-        session.id = nullptr;
+        if (id != nullptr) verbs().rdma_destroy_id(id);
         return failed == ENODEV ? Error(Errc::address_unavailable, Step::bind, Who::local, failed) : Error::from_errno(failed, Step::bind);
     }
-    session.local = address_of(*rdma_get_local_addr(session.id));
+    session.local = address_of(*rdma_get_local_addr(id));
+    set_id(session, id);
     return {};
 }
 
@@ -129,7 +130,10 @@ void Control::look_for(Session& session) noexcept {
             session.id = nullptr;
             return fail(session, Error::from_errno(errno, Step::send));
         }
-        if (verbs().rdma_resolve_addr(session.id, nullptr, &session.target.base, resolve_ms) != 0) {
+        Address own = socket.local;  // the way begins at the socket's device, also to another device of this machine
+        own.port = 0;
+        auto from = socket::to_kernel(own);
+        if (verbs().rdma_resolve_addr(session.id, &from.base, &session.target.base, resolve_ms) != 0) {
             fail(session, Error(Errc::unreachable, Step::send, Who::system, errno));
         }
         return;

@@ -212,7 +212,7 @@ void UdPort::hear_socket(UdLink& link, Session& session, std::uint32_t tells) {
         link.dead = true;
         return end_link(link, Error(Errc::device_lost, Step::none, Who::system));
     }
-    if ((tells & Session::tell_failed) != 0) return end_link(link, session.error);
+    if ((tells & (Session::tell_failed | Session::tell_broken)) != 0) return end_link(link, session.error);
     if ((tells & Session::tell_prepared) != 0 && link.state == UdLink::State::opening) opened(link);
 }
 
@@ -447,17 +447,29 @@ std::uint32_t UdLink::ready(std::uint32_t) {
 
 // -- sending ---------------------------------------------------------------------------------------------------
 
+/// Datagrams that leave with one doorbell. The last is signalled, and tells of those before it.
+struct UdPort::Batch {
+    static constexpr unsigned most = 16;
+    ibv_send_wr requests[most];
+    ibv_sge places[most];
+    Buffer datagrams[most];
+    UdPeer* peers[most];
+    unsigned count = 0;
+};
+
 Flushed UdPort::flush(Link& base) {
     auto& link = static_cast<UdLink&>(base);
     SendQueue& outbox = *link.outbox;
     if (link.state != UdLink::State::open) return Flushed::blocked;
+    Batch batch;
     while (outbox.count() > 0) {
         const Address to = link.connected ? link.remote : outbox.destinations.front();
         UdPeer* const peer = peer_of(link, to);
         if (peer == nullptr) {
             drop_datagram(link, outbox, Error(Errc::out_of_memory, Step::send));
         } else if (peer->state == UdPeer::State::ready && peer->waiting.count() == 0) {
-            if (!post(link, *peer, outbox)) {
+            if (!gather(link, *peer, outbox, batch)) {
+                ring(link, batch);
                 link.blocked = true;
                 return Flushed::blocked;
             }
@@ -469,48 +481,69 @@ Flushed UdPort::flush(Link& base) {
         }
         if (!link.connected) outbox.destinations.pop();
     }
+    ring(link, batch);
     return Flushed::all;
 }
 
 void UdPort::send_waiting(UdLink& link, UdPeer& peer) {
-    while (peer.waiting.count() > 0 && link.state == UdLink::State::open) {
-        if (!post(link, peer, peer.waiting)) return;
-        --link.waiting;
-    }
+    Batch batch;
+    while (peer.waiting.count() > 0 && link.state == UdLink::State::open && gather(link, peer, peer.waiting, batch)) --link.waiting;
+    ring(link, batch);
 }
 
-/// The first datagram of `from`, which is one slice. False: no room at the device.
-bool UdPort::post(UdLink& link, UdPeer& peer, SliceQueue& from) {
-    if (link.sends.size() >= ud_sends_most || !link.sends.reserve(1) || !link.with_device.reserve(1)) return false;
+/// The first datagram of `from`, which is one slice, joins the batch. False: no room at the device.
+bool UdPort::gather(UdLink& link, UdPeer& peer, SliceQueue& from, Batch& batch) {
+    if (batch.count == Batch::most) ring(link, batch);
+    if (link.sends.size() + batch.count >= ud_sends_most || !link.sends.reserve(batch.count + 1) || !link.with_device.reserve(batch.count + 1)) return false;
     Buffer datagram = from.pop();
     std::uint64_t key = 0;
     const memory::Slab* slab = memory::slab_of(datagram);
     const bool known = datagram.empty() || (slab != nullptr && link.queues.device->key_of(*slab, key) != nullptr);
-    const auto number = std::uint16_t(link.next_number++);
-    ibv_sge place{reinterpret_cast<std::uintptr_t>(datagram.data()), datagram.size(), Device::lkey_of(key)};
-    ibv_send_wr request{};
-    request.wr_id = number;
-    request.sg_list = &place;
+    if (!known || datagram.size() > link.queues.payload_bytes) {
+        not_sent(link, datagram.size(), known ? Errc::too_large : Errc::device_error);
+        return true;
+    }
+    const unsigned i = batch.count++;
+    batch.places[i] = {reinterpret_cast<std::uintptr_t>(datagram.data()), datagram.size(), Device::lkey_of(key)};
+    ibv_send_wr& request = batch.requests[i] = {};
+    request.wr_id = std::uint16_t(link.next_number + i);
+    request.sg_list = &batch.places[i];
     request.num_sge = datagram.empty() ? 0 : 1;
     request.opcode = IBV_WR_SEND_WITH_IMM;
-    request.send_flags = IBV_SEND_SIGNALED;
     request.imm_data = htonl(link.is_raw ? link.queues.qp->qp_num : ud_mark | link.local.port);
     request.wr.ud.ah = peer.target.handle;
     request.wr.ud.remote_qpn = peer.target.qp_number;
     request.wr.ud.remote_qkey = peer.target.qkey;
-    ibv_send_wr* refused = nullptr;
-    const std::uint32_t bytes = datagram.size();
-    if (!known || bytes > link.queues.payload_bytes || ibv_post_send(link.queues.qp, &request, &refused) != 0) {
-        --link.next_number;
-        link.sink->sent(bytes);
-        link.sink->send_failed(Error(bytes > link.queues.payload_bytes ? Errc::too_large : Errc::device_error, Step::send));
-        return true;
-    }
+    batch.datagrams[i] = std::move(datagram);
+    batch.peers[i] = &peer;
     peer.used = ++link.uses;
-    ++peer.sends_out;
-    (void)link.with_device.push(std::move(datagram));  // reserved
-    (void)link.sends.push({bytes, 1, std::uint16_t(&peer - link.peers)});
+    ++peer.sends_out;  // its handle stays
     return true;
+}
+
+void UdPort::ring(UdLink& link, Batch& batch) {
+    const unsigned count = std::exchange(batch.count, 0);
+    if (count == 0) return;
+    for (unsigned i = 0; i + 1 < count; ++i) batch.requests[i].next = &batch.requests[i + 1];
+    batch.requests[count - 1].send_flags = IBV_SEND_SIGNALED;
+    ibv_send_wr* refused = nullptr;
+    const bool all = ibv_post_send(link.queues.qp, batch.requests, &refused) == 0;
+    const unsigned taken = all || refused == nullptr ? count : unsigned(refused - batch.requests);
+    for (unsigned i = 0; i < taken; ++i) {
+        (void)link.sends.push({batch.datagrams[i].size(), 1, std::uint16_t(batch.peers[i] - link.peers)});  // reserved
+        (void)link.with_device.push(std::move(batch.datagrams[i]));
+        ++link.next_number;
+    }
+    // What was taken before a refusal is told of by the next batch.
+    for (unsigned i = taken; i < count; ++i) {
+        --batch.peers[i]->sends_out;
+        not_sent(link, std::exchange(batch.datagrams[i], {}).size(), Errc::device_error);
+    }
+}
+
+void UdPort::not_sent(UdLink& link, std::size_t bytes, Errc why) {
+    link.sink->sent(bytes);
+    link.sink->send_failed(Error(why, Step::send));
 }
 
 void UdPort::drop_datagram(UdLink& link, SliceQueue& from, Error error) {

@@ -112,6 +112,7 @@ public:
     Host& host;
 
 private:
+    struct Batch;
     void hear(Session& session, std::uint32_t tells);
     void hear_socket(UdLink& link, Session& session, std::uint32_t tells);
     void hear_peer(UdLink& link, Session& session, std::uint32_t tells);
@@ -134,7 +135,9 @@ private:
     void forget_peer(UdLink& link, UdPeer& peer) noexcept;
     bool look_for(UdLink& link, UdPeer& peer, Session::Role role, const ibv_wc* arrival, const void* header) noexcept;
     void send_waiting(UdLink& link, UdPeer& peer);
-    bool post(UdLink& link, UdPeer& peer, SliceQueue& from);
+    bool gather(UdLink& link, UdPeer& peer, SliceQueue& from, Batch& batch);
+    void ring(UdLink& link, Batch& batch);
+    void not_sent(UdLink& link, std::size_t bytes, Errc why);
     void drop_datagram(UdLink& link, SliceQueue& from, Error error);
 
     Control& control_;

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -12,8 +13,6 @@ namespace evpl::transport::rdma {
 namespace {
 
 constexpr unsigned completions_per_poll = 32;
-
-RdmaLink& link_of(std::uint64_t id) noexcept { return *reinterpret_cast<RdmaLink*>(id >> 16); }
 
 }  // namespace
 
@@ -117,6 +116,7 @@ std::uint32_t Rail::ready(std::uint32_t) {
 
 void RdmaPort::received(Rail& rail, const ibv_wc& done) {
     const auto slot = std::uint32_t(done.wr_id);
+    if (slot >= rail.queues->receives_most || rail.receives_out == 0) return;
     --rail.receives_out;
     RdmaLink* const link = rail.links.find(done.qp_num);
     const bool live = link != nullptr && link->state != RdmaLink::State::free && link->state != RdmaLink::State::over;
@@ -207,11 +207,18 @@ bool RdmaPort::fill(Rail& rail, Buffer& block, std::uint32_t block_bytes, std::u
     }
     memory::Slab& slab = *memory::slab_of(block);
     std::uint64_t key;
-    if (rail.queues->device->key_of(slab, key) != nullptr) {
+    Device& device = *rail.queues->device;
+    if (device.key_of(slab, key) != nullptr) {
         lkey = Device::lkey_of(key);
+        rail.refused = false;
         return true;
     }
-    rail.queues->device->request(slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
+    if (slab.keys[device.number()].state.load(std::memory_order_acquire) == memory::KeyState::failed) {
+        rail.refused = true;
+        block = {};  // the next try may get one of another slab
+        return false;
+    }
+    device.request(slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
     return false;
 }
 
@@ -269,8 +276,11 @@ void RdmaPort::settle(RdmaLink& link) {
         if (link.state == RdmaLink::State::open) link.target = plenty ? std::min(link.target * 2, link.window) : credits_least;
         if (link.target > link.granted) grant(link, link.target - link.granted);
         link.starving = link.granted < credits_least;
+        const bool hopeless = link.rail->refused && (link.granted == 0 || link.state != RdmaLink::State::open);
+        if (link.starving && hopeless) end_link(link, Error(Errc::out_of_buffers, Step::open, Who::system, ENOMEM));
         if (link.starving) tick_by(host.now_ns() + retry_ns);
     }
+    if (link.state == RdmaLink::State::over) return tell_end(link);
     if (link.state == RdmaLink::State::connecting || link.state == RdmaLink::State::answering) {
         if (!link.greeted && link.granted >= credits_least) greet(link);
         return;
@@ -389,7 +399,7 @@ bool RdmaPort::gather(RdmaLink& link, SendBatch& batch) {
     link.credits -= link.is_raw ? 0 : 1;
     ibv_send_wr& request = batch.requests[batch.count];
     request = {};
-    request.wr_id = id_of(link, std::uint16_t(link.next_number + batch.count));
+    request.wr_id = std::uint16_t(link.next_number + batch.count);
     request.sg_list = first;
     request.num_sge = pieces;
     request.opcode = link.is_raw ? IBV_WR_SEND : IBV_WR_SEND_WITH_IMM;
@@ -428,7 +438,7 @@ void RdmaPort::say_note(RdmaLink& link, std::uint32_t flags, Sent what) {
     link.owed -= credits;
     --link.credits;
     ibv_send_wr request{};
-    request.wr_id = id_of(link, link.next_number);
+    request.wr_id = link.next_number;
     request.opcode = IBV_WR_SEND_WITH_IMM;
     request.send_flags = IBV_SEND_SIGNALED;
     request.imm_data = htonl(flags | credits);
@@ -448,7 +458,7 @@ void RdmaPort::say_end(RdmaLink& link) {
 void RdmaPort::probe(RdmaLink& link) {
     if (!may_post(link, 0) || !link.requests.reserve(1)) return;
     ibv_send_wr request{};
-    request.wr_id = id_of(link, link.next_number);
+    request.wr_id = link.next_number;
     request.opcode = IBV_WR_RDMA_WRITE;
     request.send_flags = IBV_SEND_SIGNALED;
     posted(link, {0, 0, Sent::probe});
@@ -456,8 +466,10 @@ void RdmaPort::probe(RdmaLink& link) {
 }
 
 void RdmaPort::sent(Rail& rail, const ibv_wc& done) {
-    RdmaLink& link = link_of(done.wr_id);
-    if (link.state == RdmaLink::State::free || link.rail != &rail || link.requests_out == 0) return;
+    // By its queue pair, not by its id: a device that is gone completes what nobody has posted.
+    RdmaLink* const found = rail.links.find(done.qp_num);
+    if (found == nullptr || found->requests_out == 0) return;
+    RdmaLink& link = *found;
     const auto first = std::uint16_t(link.next_number - link.requests_out);
     const unsigned count = unsigned(std::uint16_t(std::uint16_t(done.wr_id) - first)) + 1;
     if (count > link.requests_out) return;

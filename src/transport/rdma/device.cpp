@@ -1,12 +1,31 @@
 #include "transport/rdma/device.hpp"
 
+#include <sys/resource.h>
+
 #include <cerrno>
 #include <new>
 
+#include "base/log_line.hpp"
+#include "transport/rdma/control.hpp"
+
 namespace evpl::transport::rdma {
+namespace {
+
+Device* all = nullptr;
+
+/// Memory that a device uses is locked, and a process may lock so much.
+void tell_memlock(std::size_t wanted_bytes) noexcept {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_MEMLOCK, &limit);
+    base::log_format(LogLevel::warning, "rdma: %zu KiB more cannot be registered; the limit of locked memory is %llu KiB: raise it (ulimit -l unlimited, LimitMEMLOCK=infinity)",
+                     wanted_bytes >> 10, static_cast<unsigned long long>(limit.rlim_cur >> 10));
+}
+
+}  // namespace
+
+Device* Device::first() noexcept { return all; }
 
 Result<Device*> Device::of(ibv_context* context) noexcept {
-    static Device* all = nullptr;
     for (Device* each = all; each != nullptr; each = each->next_) {
         if (each->context == context && !each->removed.load(std::memory_order_relaxed)) return each;
     }
@@ -22,6 +41,7 @@ Result<Device*> Device::of(ibv_context* context) noexcept {
         delete made;
         return error;
     }
+    make_nonblocking(context->async_fd);
     made->next_ = all;
     all = made;
     return made;
@@ -30,7 +50,11 @@ Result<Device*> Device::of(ibv_context* context) noexcept {
 Result<std::uint64_t> Device::register_memory(std::byte* base, std::size_t size_bytes) noexcept {
     if (removed.load(std::memory_order_relaxed)) return Error(Errc::device_lost, Step::open);
     ibv_mr* region = verbs().ibv_reg_mr(pd, base, size_bytes, IBV_ACCESS_LOCAL_WRITE);
-    if (region == nullptr) return Error::from_errno(errno, Step::open);
+    if (region == nullptr) {
+        const int os = errno;
+        if (os == ENOMEM) tell_memlock(size_bytes);
+        return Error::from_errno(os, Step::open);
+    }
     auto key = regions_.add(region, region->lkey);
     if (!key) verbs().ibv_dereg_mr(region);
     return key;

@@ -14,6 +14,9 @@ class Device final : public memory::Domain {
 public:
     /// The one of an id's `verbs`. Errors: out_of_memory, device_error. Thread: the control thread.
     static Result<Device*> of(ibv_context* context) noexcept;
+    /// All that there ever were, the newest first. Thread: the control thread.
+    static Device* first() noexcept;
+    Device* next() const noexcept { return next_; }
 
     Result<std::uint64_t> register_memory(std::byte* base, std::size_t size_bytes) noexcept override;
     void deregister_memory(std::byte* base, std::size_t size_bytes, std::uint64_t key) noexcept override;

@@ -8,7 +8,7 @@ namespace evpl::transport::rdma {
 
 Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcept {
     Options options;
-    std::string_view mode = "stream", wire = "evpl", mtu = "path", source;
+    std::string_view mode = "stream", wire = "evpl", mtu = "path", source, library;
     const OptionSpec specs[] = {
         OptionSpec::choice("mode", mode, "stream|msg", "a stream of bytes, or messages"),
         OptionSpec::choice("wire", wire, "evpl|raw", "between our own peers, or bare SENDs: one message is one (mode=msg)"),
@@ -28,8 +28,10 @@ Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcep
         OptionSpec::integer("reads", options.reads, 1, 128, "remote reads under way per direction"),
         OptionSpec::duration("silent_after", options.silent_after, {}, Duration::of_ns(3'600'000'000'000),
                              "an idle connection is probed so often; 0: never"),
+        OptionSpec::text("library", library, 1, 400, "what stands for libibverbs and librdmacm; only as a setting (EVPL_RDMA_LIBRARY)"),
     };
     if (const auto read = read_options(endpoint, specs, why); !read) return read.error();
+    if (endpoint.option("library").data() != nullptr) return base::refuse(why, Errc::bad_option, "option library is the process's: set rdma.library instead");
     for (const std::uint32_t bytes : {256u, 512u, 1024u, 2048u, 4096u}) {
         char text[8];
         if (mtu == std::string_view(text, std::size_t(std::snprintf(text, sizeof text, "%u", bytes)))) options.mtu = bytes;

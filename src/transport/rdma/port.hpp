@@ -135,12 +135,6 @@ public:
     Address local, remote;
 };
 
-// A work request's id is the link's address (47 bits of user space) and the request's number. The link stays where it is until its
-// queue pair is destroyed and all completions are through.
-inline std::uint64_t id_of(const RdmaLink& link, std::uint16_t number) noexcept {
-    return std::uint64_t(reinterpret_cast<std::uintptr_t>(&link)) << 16 | number;
-}
-
 /// Links by their queue pair's number (24 bits).
 class QueuePairTable {
 public:
@@ -175,6 +169,7 @@ struct Rail final : Watcher {
     Rail* next = nullptr;
     bool armed = false;             ///< the next completion makes the channel readable
     bool dead = false;              ///< the device is gone: neither posted to nor polled
+    bool refused = false;           ///< the device takes no more memory
     bool crowded = false;           ///< somebody was refused because the completion queue is spoken for
     unsigned requests_out = 0;      ///< work requests of all links
     unsigned receives_out = 0;      ///< posted and not consumed
@@ -254,6 +249,7 @@ private:
     void hear(Session& session, std::uint32_t tells);
     void prepared(RdmaLink& link);
     void requested(Session& session);
+    void deaf(Session& notice);
     void answer(RdmaListening& listening, Session& session);
     void reject(Session& session, Refusal why) noexcept;
     void established(RdmaLink& link);

@@ -54,7 +54,7 @@ Result<RemoteRegion> RdmaPort::bind_window(RdmaLink& link, ibv_mr* region, Buffe
     if (made.window == nullptr) return failed(Error::from_errno(errno, Step::remote));
     made.key = ibv_inc_rkey(made.window->rkey);
     ibv_send_wr request{};
-    request.wr_id = id_of(link, link.next_number);
+    request.wr_id = link.next_number;
     request.opcode = IBV_WR_BIND_MW;
     request.send_flags = IBV_SEND_SIGNALED;
     request.bind_mw.mw = made.window;
@@ -174,7 +174,7 @@ bool RdmaPort::post_waiting(RdmaLink& link) {
         const Buffer& used = first.registered ? first.registered : first.buffer;
         ibv_sge place{reinterpret_cast<std::uintptr_t>(used.data()), used.size(), lkey};
         ibv_send_wr request{};
-        request.wr_id = id_of(link, link.next_number);
+        request.wr_id = link.next_number;
         request.sg_list = &place;
         request.num_sge = 1;
         request.opcode = first.reads ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;

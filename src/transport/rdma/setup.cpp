@@ -154,10 +154,12 @@ unsigned RdmaPort::hear() {
 
 void RdmaPort::hear(Session& session, std::uint32_t tells) {
     if ((tells & Session::tell_destroyed) != 0) return destroyed(session);
+    if ((tells & Session::tell_deaf) != 0) return deaf(session);
     if ((tells & Session::tell_request) != 0) requested(session);
     RdmaLink* const link = session.link;
     if (link == nullptr) {  // a peer that waits at a listener
-        if ((tells & (Session::tell_failed | Session::tell_disconnected | Session::tell_removed)) != 0) control_.ask(session, Session::ask_finish);
+        constexpr auto ends = Session::tell_failed | Session::tell_disconnected | Session::tell_removed | Session::tell_broken;
+        if ((tells & ends) != 0) control_.ask(session, Session::ask_finish);
         return;
     }
     link->has_heard |= (tells & (Session::tell_established | Session::tell_failed)) != 0;
@@ -166,6 +168,7 @@ void RdmaPort::hear(Session& session, std::uint32_t tells) {
         end_link(*link, Error(Errc::device_lost, Step::none, Who::system));
         return ask_finish(*link);
     }
+    if ((tells & Session::tell_broken) != 0) return end_link(*link, session.error);
     if ((tells & Session::tell_prepared) != 0 && link->state == RdmaLink::State::connecting) prepared(*link);
     if ((tells & Session::tell_established) != 0) established(*link);
     if ((tells & Session::tell_failed) != 0) {
@@ -359,6 +362,12 @@ void RdmaPort::requested(Session& session) {
     if (!listening->paused && listening->backlog.empty()) return answer(*listening, session);
     Session* waiting = &session;
     if (listening->backlog.size() >= backlog_most || !listening->backlog.push(std::move(waiting))) reject(session, Refusal::busy);
+}
+
+/// The device that a listener was at is gone.
+void RdmaPort::deaf(Session& notice) {
+    if (RdmaListening* each = find_listening(notice.listening)) each->acceptor->failed(Error(Errc::device_lost, Step::listen, Who::system));
+    control_.forget(notice);
 }
 
 void RdmaPort::serve_backlogs() {

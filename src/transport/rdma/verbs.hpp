@@ -19,7 +19,8 @@ namespace evpl::transport::rdma {
 #define EVPL_VERBS_FUNCTIONS(X)                                                                                                          \
     X(ibv_get_device_list) X(ibv_free_device_list) X(ibv_get_device_name) X(ibv_alloc_pd) X(ibv_dealloc_pd) X(ibv_create_cq)              \
     X(ibv_destroy_cq) X(ibv_create_comp_channel) X(ibv_destroy_comp_channel) X(ibv_get_cq_event) X(ibv_ack_cq_events) X(ibv_create_srq)   \
-    X(ibv_destroy_srq) X(ibv_reg_mr) X(ibv_dereg_mr) X(ibv_query_device) X(ibv_create_ah) X(ibv_create_ah_from_wc) X(ibv_destroy_ah) X(ibv_query_port)   \
+    X(ibv_destroy_srq) X(ibv_reg_mr) X(ibv_dereg_mr) X(ibv_query_device) X(ibv_create_ah) X(ibv_create_ah_from_wc) X(ibv_destroy_ah) X(ibv_query_port) \
+    X(ibv_get_async_event) X(ibv_ack_async_event) X(ibv_open_device) X(ibv_close_device) X(ibv_query_gid) \
     X(ibv_create_qp) X(ibv_destroy_qp) X(ibv_modify_qp)
 #define EVPL_RDMACM_FUNCTIONS(X)                                                                                                          \
     X(rdma_create_event_channel) X(rdma_destroy_event_channel) X(rdma_create_id) X(rdma_destroy_id) X(rdma_bind_addr) X(rdma_listen)      \

@@ -14,9 +14,10 @@ namespace {
 constexpr unsigned inline_vectors = 64;
 /// Bytes of one send through the ring: a slow peer's progress shows after this many at the latest.
 constexpr std::size_t send_bytes_max = 1u << 20;
-/// After so many receives in a row that fill their buffer, or use less than a sixteenth of it, the other size is taken.
+/// From here on a copy costs more than a system call, and most when it meets bytes that have left the cache.
+constexpr std::uint32_t bulk_bytes = 16u << 10, little_bytes = 4u << 10;
+/// After so many receives in a row of at least bulk_bytes, or of less than little_bytes, the other way of receiving is taken.
 constexpr std::uint8_t misfits_max = 8;
-constexpr std::uint32_t misfit_part = 16;
 
 }  // namespace
 
@@ -28,10 +29,9 @@ void UringPort::arm_receive(Driven& driven) noexcept {
     if (!driven.by_bytes) return poll_for(driven, k_receive, driven.receive, EPOLLIN | EPOLLRDHUP, true);
     if (link.receive_paused) return;
     if (starved_) return owe(link, SocketLink::owe_retry);  // the bytes wait in the kernel
-    if (driven.large && !large_->is_open() && !large_->open(ring_sleeper_->ring, false)) driven.large = false;
     abi::Sqe receive;
     if (link.flavor == Flavor::udp) receive = datagram_receive(link);
-    else receive.operation = abi::op_receive, receive.buffer_group = driven.large ? large_->number() : small_->number();
+    else receive.operation = abi::op_receive, receive.buffer_group = streams_->number();
     receive.flags = abi::sqe_buffer_select;
     receive.priority = abi::receive_multishot;
     driven.receive = {submit(driven, k_receive, receive), false};
@@ -40,15 +40,11 @@ void UringPort::arm_receive(Driven& driven) noexcept {
 std::uint32_t UringPort::received(Driven& driven, const abi::Cqe& done) {
     SocketLink& link = *driven.link;
     if (link.flavor == Flavor::udp) return received_datagram(driven, done);
-    Buffer bytes = (driven.large ? *large_ : *small_).take(done);
+    Buffer bytes = streams_->take(done);
     counts_.starved += done.result == -ENOBUFS;
     if (done.result > 0) {
         counts_.late += link.receive_paused;
         counts_.ended_by_themselves += !driven.receive.out;
-    }
-    if (driven.changes_group && !driven.receive.out) {
-        driven.changes_group = false;
-        driven.large = !driven.large;
     }
     if (link.state == SocketLink::State::closed) return 0;
     if ((link.owed & SocketLink::owe_open) != 0) {  // the bytes came before our own poll
@@ -57,7 +53,7 @@ std::uint32_t UringPort::received(Driven& driven, const abi::Cqe& done) {
     }
     const std::uint32_t size = bytes.size();
     if (size > 0) {
-        choose_group(driven, size);
+        count_misfits(driven, size >= std::min(bulk_bytes, streams_->block_bytes()));
         deliver(driven, std::move(bytes));
     } else if (done.result == 0) {
         if (link.receive_paused || !driven.early.empty()) driven.early_end = true;
@@ -67,7 +63,7 @@ std::uint32_t UringPort::received(Driven& driven, const abi::Cqe& done) {
     }
     if (link.state != SocketLink::State::open) return size;
     if (link.read_ended) poll_for(driven, k_hangup, driven.hangup, 0, false);
-    else if (!driven.receive.out && !driven.early_end && driven.early_error.ok()) arm_receive(driven);
+    else if (!driven.receive.out && !driven.early_end && driven.early_error.ok()) change_way(driven), arm_receive(driven);
     return size;
 }
 
@@ -86,15 +82,20 @@ void UringPort::deliver(Driven& driven, Buffer&& bytes) {
     if (!driven.early.push(std::move(bytes))) fail(link, Error(Errc::out_of_memory, Step::recv));
 }
 
-// A stream that fills small buffers gets large ones, and the other way round: the receive is cancelled and armed anew.
-void UringPort::choose_group(Driven& driven, std::uint32_t bytes) noexcept {
-    if (incremental_) return;
-    const bool misfit = driven.large ? bytes < large_->block_bytes() / misfit_part : bytes == small_->block_bytes();
-    driven.misfits = misfit ? std::uint8_t(driven.misfits + 1) : std::uint8_t(0);
+// A stream that brings much at a time is told of by edges and read as an epoll port reads it, into one block that stays in the cache; one
+// that brings little is received by the ring, as many at a time as there are. For a change the operation under way is cancelled.
+void UringPort::count_misfits(Driven& driven, bool misfit) noexcept {
+    driven.misfits = misfit ? std::min(std::uint8_t(driven.misfits + 1), misfits_max) : std::uint8_t(0);
     if (driven.misfits < misfits_max) return;
-    driven.misfits = 0;
-    driven.changes_group = true;
+    driven.changes_way = true;
     cancel(name_of_operation(&driven, k_receive), driven.receive);
+}
+
+void UringPort::change_way(Driven& driven) noexcept {
+    if (!driven.changes_way) return;
+    driven.changes_way = false;
+    driven.misfits = 0;
+    if (driven.early.empty()) driven.by_bytes = !driven.by_bytes;
 }
 
 void UringPort::read_again(SocketLink& link) {
@@ -194,9 +195,10 @@ std::uint32_t UringPort::became_ready(Driven& driven, const abi::Cqe& done) {
     SocketLink& link = *driven.link;
     if (link.state == SocketLink::State::closed) return 0;
     const std::uint32_t bytes = done.result > 0 ? link.ready(std::uint32_t(done.result)) : 0;
+    if (bytes > 0 && link.flavor == Flavor::tcp) count_misfits(driven, bytes < little_bytes);
     if (!driven.receive.out && link.state != SocketLink::State::closed) {
         if (link.read_ended) poll_for(driven, k_hangup, driven.hangup, 0, false);
-        else arm_receive(driven);
+        else change_way(driven), arm_receive(driven);
     }
     return bytes;
 }
@@ -234,9 +236,11 @@ Flushed UringPort::send_stream(SocketLink& link) {
     Driven& driven = *link.driven;
     SendQueue& out = *link.outbox;
     if (driven.sending) return out.empty() ? Flushed::all : Flushed::blocked;
-    // One link that sends is served at once; several share the call that the next wait needs anyway.
-    const bool alone = flushes_++ == 0 && flushes_before_ <= 1 && !wants_zero_copy(link, out.bytes());
-    if (driven.held.empty() && alone && !out.empty() && !send_inline(link)) return Flushed::blocked;
+    // One link that sends is served at once, and so is what is better copied before it leaves the cache; several share the call that the
+    // next wait needs anyway.
+    const bool alone = flushes_++ == 0 && flushes_before_ <= 1;
+    const bool at_once = (alone || out.bytes() >= bulk_bytes) && !wants_zero_copy(link, out.bytes());
+    if (driven.held.empty() && at_once && !out.empty() && !send_inline(link)) return Flushed::blocked;
     if (!driven.held.empty() || !out.empty()) return submit_send(link);
     if (link.draining || link.finishing) outbox_empty(link);
     return Flushed::all;

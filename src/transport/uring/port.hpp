@@ -30,10 +30,9 @@ struct alignas(16) Driven {
     bool sending = false;      ///< a send is out, which is for `held`
     bool by_reference = false; ///< the newest send is, or was
     std::uint16_t send_number = 0;  ///< part of its name: notifications of sends by reference come later, in any order
-    bool by_bytes = false;     ///< received in provided buffers (tcp and udp); of tcp also sent through the ring
-    bool large = false;        ///< receives into large buffers
-    bool changes_group = false;  ///< its receive is cancelled for that
-    std::uint8_t misfits = 0;  ///< receives in a row that say that the other size fits better
+    bool by_bytes = false;     ///< received in provided buffers: udp, and tcp that does not bring much at a time
+    bool changes_way = false;  ///< between by_bytes and edges: its receive is cancelled for that
+    std::uint8_t misfits = 0;  ///< receives in a row that say that the other way fits better
     bool early_end = false;    ///< the peer ended while receiving was paused
     std::uint16_t operations = 0;  ///< of all kinds, whose last completion has not come
     std::uint32_t last_put = 0;    ///< the ring's number of the newest one
@@ -157,7 +156,8 @@ private:
     void finished(Driven& driven) noexcept;
     void deliver(Driven& driven, Buffer&& bytes);
     bool ring_refused(Driven& driven) noexcept;
-    void choose_group(Driven& driven, std::uint32_t bytes) noexcept;
+    void count_misfits(Driven& driven, bool misfit) noexcept;
+    void change_way(Driven& driven) noexcept;
     void receive_failed(Driven& driven, int error) noexcept;
     Flushed send_stream(SocketLink& link);
     bool send_inline(SocketLink& link);
@@ -174,13 +174,11 @@ private:
     };
 
     RingSleeper* ring_sleeper_ = nullptr;  ///< the loop's, which outlives this port
-    std::optional<BufferGroup> small_;     ///< the only one when it is incremental
-    std::optional<BufferGroup> large_;
+    std::optional<BufferGroup> streams_;
     std::optional<BufferGroup> datagrams_;
     std::unique_ptr<Messages> messages_;
     PinnedSlabs pinned_;
     unsigned references_ = 0;              ///< links that send by reference
-    bool incremental_ = false;
     bool starved_ = false;                 ///< the heap had no block for an empty group
     unsigned waiting_ = 0;                 ///< links and listeners
     unsigned flushes_ = 0;                 ///< since the last enter()

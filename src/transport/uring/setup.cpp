@@ -17,11 +17,10 @@ namespace evpl::transport::uring {
 namespace {
 
 constexpr unsigned driven_per_chunk = 32;
-/// Sizes and counts of receive buffers: 1 MiB of each kind, so that their blocks stay in the second-level cache. Incremental ones are
+/// Sizes and counts of receive buffers: 1 MiB in all, so that their blocks stay in the second-level cache. Incremental ones are
 /// filled from the front to the end, as the block that an epoll port reads into.
 constexpr std::uint32_t incremental_bytes = 256u << 10, incremental_count = 4;
-constexpr std::uint32_t small_bytes = 4u << 10, small_count = 256;
-constexpr std::uint32_t large_bytes = 64u << 10, large_count = 16;
+constexpr std::uint32_t whole_bytes = 4u << 10, whole_count = 256;
 /// A datagram, or a train merged by UDP_GRO, has up to 65,527 bytes, and up to 144 before them. Small ones are copied out, and their
 /// blocks are the same few again; pages that nobody touched are not resident.
 constexpr std::uint32_t datagram_bytes = 128u << 10, datagram_count = 32;
@@ -78,17 +77,12 @@ Error UringPort::open_ring(const Endpoint& endpoint, Diagnostic& why) noexcept {
 
 Error UringPort::open_groups() noexcept {
     Ring& ring = ring_sleeper_->ring;
-    incremental_ = ring.tier() >= tier_6_15;
-    small_.reset();
-    large_.reset();
-    if (incremental_) {
-        small_.emplace(host.heap(), std::uint16_t(0), incremental_bytes, incremental_count);
-        if (small_->open(ring, true)) return {};
-        incremental_ = false;
+    if (ring.tier() >= tier_6_15) {
+        streams_.emplace(host.heap(), std::uint16_t(0), incremental_bytes, incremental_count);
+        if (streams_->open(ring, true)) return {};
     }
-    small_.emplace(host.heap(), std::uint16_t(0), small_bytes, small_count);
-    large_.emplace(host.heap(), std::uint16_t(1), large_bytes, large_count);
-    const auto opened = small_->open(ring, false);
+    streams_.emplace(host.heap(), std::uint16_t(0), whole_bytes, whole_count);
+    const auto opened = streams_->open(ring, false);
     return opened ? Error() : opened.error();
 }
 
@@ -290,8 +284,7 @@ void UringPort::finished(Driven& driven) noexcept {
 }
 
 void UringPort::batch_done() {
-    starved_ = !small_->refill();
-    if (large_ && large_->is_open()) starved_ |= !large_->refill();
+    starved_ = !streams_->refill();
     if (datagrams_ && datagrams_->is_open()) starved_ |= !datagrams_->refill();
     if (starved_) [[unlikely]] ++counts_.out_of_blocks;
     flushes_before_ = std::exchange(flushes_, 0);

@@ -69,12 +69,12 @@ Armed XlioPort::arm() {
 
 // -- from inside the stack -------------------------------------------------------------------------------------
 
-void XlioPort::on_event(abi::Socket, std::uintptr_t userdata, int event, int value) {
+void XlioPort::on_event(abi::Socket socket, std::uintptr_t userdata, int event, int value) {
     XlioPort* const port = polling_;
     if (port == nullptr) return;
     ++port->events_;
     if (event == abi::terminated) --port->sockets_;
-    if (userdata == 0) return;
+    if (userdata == 0) return port->note_early(socket, event, value);
     if (owner_of(userdata)->is_listening) {
         auto& listening = *static_cast<XlioListening*>(owner_of(userdata));
         if (event == abi::terminated) listening.socket = 0;
@@ -90,6 +90,13 @@ void XlioPort::on_event(abi::Socket, std::uintptr_t userdata, int event, int val
     default: break;
     }
     port->touch(link);
+}
+
+/// A peer that failed before its accept callback: the socket's errors are told once, and to nobody else.
+void XlioPort::note_early(abi::Socket socket, int event, int value) noexcept {
+    if (event != abi::error) return;
+    early_failure_ = socket;
+    early_errno_ = value != 0 ? value : ECONNRESET;
 }
 
 void XlioPort::on_accepted(abi::Socket made, abi::Socket, std::uintptr_t parent_userdata) {
@@ -110,6 +117,8 @@ void XlioPort::accepted(abi::Socket socket, XlioListening& listening) noexcept {
     link->socket = socket;
     link->established = true;
     link->listening = &listening;
+    if (early_failure_ == socket) link->failure = early_errno_;
+    early_failure_ = 0;
     calls_.socket_update(socket, 0, reinterpret_cast<std::uintptr_t>(static_cast<Owner*>(link)));
     XlioLink* queued = link;
     (void)listening.backlog.push(std::move(queued));  // reserved
@@ -182,6 +191,10 @@ void XlioPort::on_completion(abi::Socket, std::uintptr_t userdata, std::uintptr_
 
 /// The peer's stack has everything up to this send, what went inline before it too.
 void XlioPort::completed(XlioLink& link, std::uintptr_t operation) {
+    if (sending_ == &link) {  // from inside a send, whose own request is not noted yet
+        completed_meanwhile_ = std::max(completed_meanwhile_, operation);
+        return;
+    }
     if (operation <= link.done_operations || operation >= link.next_operation) return;
     std::size_t bytes = 0;
     while (link.done_operations < operation) {
@@ -214,6 +227,7 @@ bool XlioPort::push_outbox(XlioLink& link) {
     const InStack in(*this);
     SendQueue& outbox = *link.outbox;
     bool unflushed = false;
+    sending_ = &link;
     while (!outbox.empty() && has_room(link) && link.failure == 0) {
         if (outbox[0].empty()) {
             outbox.pop();
@@ -223,6 +237,8 @@ bool XlioPort::push_outbox(XlioLink& link) {
         if (!(few ? send_inline(link) : send_by_reference(link))) break;
         unflushed = true;
     }
+    sending_ = nullptr;
+    if (const std::uintptr_t operation = std::exchange(completed_meanwhile_, 0); operation != 0) [[unlikely]] completed(link, operation);
     if (unflushed) calls_.socket_flush(link.socket);
     return outbox.empty();
 }

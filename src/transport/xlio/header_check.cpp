@@ -1,10 +1,7 @@
 // Compares our declarations with NVIDIA's, where these are installed. Compiles to nothing.
 #if __has_include(<mellanox/xlio_extra.h>)
-#define XLIO_HEADER_CHECK 1
-#endif
 
-#if defined(XLIO_HEADER_CHECK)
-#include <pthread.h>
+#include <pthread.h>  // NVIDIA's header needs these two before it
 #include <sys/uio.h>
 
 #include <mellanox/xlio_extra.h>
@@ -14,19 +11,115 @@
 #include "transport/xlio/abi.hpp"
 
 namespace evpl::transport::xlio::abi {
+namespace {
+
+// -- our types in NVIDIA's names, so that functions can be compared as a whole
+
+template <class T>
+struct Theirs {
+    using type = T;
+};
+template <class T>
+using TheirsOf = typename Theirs<T>::type;
+#define EVPL_SAME(ours, theirs) \
+    template <>                 \
+    struct Theirs<ours> {       \
+        using type = theirs;    \
+    };
+EVPL_SAME(Buf, xlio_buf)
+EVPL_SAME(InitAttr, xlio_init_attr)
+EVPL_SAME(GroupAttr, xlio_poll_group_attr)
+EVPL_SAME(SocketAttr, xlio_socket_attr)
+EVPL_SAME(SendAttr, xlio_socket_send_attr)
+EVPL_SAME(ProtectionDomain, ibv_pd)
+#undef EVPL_SAME
+template <class T>
+struct Theirs<const T> {
+    using type = const TheirsOf<T>;
+};
+template <class T>
+struct Theirs<T*> {
+    using type = TheirsOf<T>*;
+};
+template <class Result, class... Arguments>
+struct Theirs<Result(Arguments...)> {
+    using type = TheirsOf<Result>(TheirsOf<Arguments>...);
+};
+
+template <class Ours, class TheirType>
+inline constexpr bool same = std::is_same_v<TheirsOf<Ours>, TheirType>;
+
+// -- constants
 
 static_assert(XLIO_MAGIC_NUMBER == magic && SO_XLIO_GET_API == get_api);
-static_assert(sizeof(xlio_buf) == sizeof(Buf));
-static_assert(sizeof(xlio_init_attr) == sizeof(InitAttr) && sizeof(xlio_poll_group_attr) == sizeof(GroupAttr));
-static_assert(sizeof(xlio_socket_attr) == sizeof(SocketAttr) && sizeof(xlio_socket_send_attr) == sizeof(SendAttr));
-static_assert(offsetof(xlio_socket_attr, userdata_sq) == offsetof(SocketAttr, userdata));
-static_assert(offsetof(xlio_socket_send_attr, mkey) == offsetof(SendAttr, key));
-static_assert(offsetof(xlio_socket_send_attr, userdata_op) == offsetof(SendAttr, operation));
 static_assert(XLIO_SOCKET_SEND_FLAG_FLUSH == send_flush && XLIO_SOCKET_SEND_FLAG_INLINE == send_inline);
 static_assert(int(XLIO_SOCKET_EVENT_ESTABLISHED) == established && int(XLIO_SOCKET_EVENT_TERMINATED) == terminated);
 static_assert(int(XLIO_SOCKET_EVENT_CLOSED) == closed && int(XLIO_SOCKET_EVENT_ERROR) == error);
-static_assert(sizeof(xlio_api_t) == layouts[0].table_bytes || sizeof(xlio_api_t) == layouts[1].table_bytes,
-              "a layout of the function table that we do not know");
 
+// -- structs
+
+#define EVPL_FIELD(ours, our_field, theirs, their_field)                                                        \
+    static_assert(offsetof(ours, our_field) == offsetof(theirs, their_field), #theirs "::" #their_field);       \
+    static_assert(same<decltype(ours::our_field), decltype(theirs::their_field)>, #theirs "::" #their_field);
+static_assert(sizeof(xlio_buf) == sizeof(Buf) && sizeof(xlio_init_attr) == sizeof(InitAttr));
+static_assert(sizeof(xlio_poll_group_attr) == sizeof(GroupAttr));
+static_assert(sizeof(xlio_socket_attr) == sizeof(SocketAttr) && sizeof(xlio_socket_send_attr) == sizeof(SendAttr));
+EVPL_FIELD(Buf, userdata, xlio_buf, userdata)
+EVPL_FIELD(InitAttr, registered, xlio_init_attr, memory_cb)
+EVPL_FIELD(InitAttr, allocate, xlio_init_attr, memory_alloc)
+EVPL_FIELD(InitAttr, free, xlio_init_attr, memory_free)
+EVPL_FIELD(GroupAttr, flags, xlio_poll_group_attr, flags)
+EVPL_FIELD(GroupAttr, event, xlio_poll_group_attr, socket_event_cb)
+EVPL_FIELD(GroupAttr, completion, xlio_poll_group_attr, socket_comp_cb)
+EVPL_FIELD(GroupAttr, received, xlio_poll_group_attr, socket_rx_cb)
+EVPL_FIELD(GroupAttr, accepted, xlio_poll_group_attr, socket_accept_cb)
+EVPL_FIELD(SocketAttr, flags, xlio_socket_attr, flags)
+EVPL_FIELD(SocketAttr, domain, xlio_socket_attr, domain)
+EVPL_FIELD(SocketAttr, group, xlio_socket_attr, group)
+EVPL_FIELD(SocketAttr, userdata, xlio_socket_attr, userdata_sq)
+EVPL_FIELD(SendAttr, flags, xlio_socket_send_attr, flags)
+EVPL_FIELD(SendAttr, key, xlio_socket_send_attr, mkey)
+EVPL_FIELD(SendAttr, operation, xlio_socket_send_attr, userdata_op)
+#undef EVPL_FIELD
+
+// -- the table
+
+constexpr std::size_t first_slot = offsetof(xlio_api_t, xlio_init_ex);
+constexpr bool is_known() {
+    for (const Layout& layout : layouts)
+        if (layout.first_slot == first_slot && layout.table_bytes == sizeof(xlio_api_t)) return true;
+    return false;
+}
+static_assert(is_known(), "a layout of the function table that we do not know");
+
+#define EVPL_SLOT_IS(ours, theirs)                                                                              \
+    static_assert(offsetof(xlio_api_t, theirs) == first_slot + slot_##ours * sizeof(void*), #theirs);           \
+    static_assert(same<decltype(Calls::ours), decltype(xlio_api_t::theirs)>, #theirs);
+EVPL_SLOT_IS(init, xlio_init_ex)
+EVPL_SLOT_IS(exit, xlio_exit)
+EVPL_SLOT_IS(group_create, xlio_poll_group_create)
+EVPL_SLOT_IS(group_destroy, xlio_poll_group_destroy)
+EVPL_SLOT_IS(group_poll, xlio_poll_group_poll)
+EVPL_SLOT_IS(socket_create, xlio_socket_create)
+EVPL_SLOT_IS(socket_destroy, xlio_socket_destroy)
+EVPL_SLOT_IS(socket_update, xlio_socket_update)
+EVPL_SLOT_IS(socket_setsockopt, xlio_socket_setsockopt)
+EVPL_SLOT_IS(socket_getsockname, xlio_socket_getsockname)
+EVPL_SLOT_IS(socket_getpeername, xlio_socket_getpeername)
+EVPL_SLOT_IS(socket_bind, xlio_socket_bind)
+EVPL_SLOT_IS(socket_connect, xlio_socket_connect)
+EVPL_SLOT_IS(socket_listen, xlio_socket_listen)
+EVPL_SLOT_IS(socket_get_pd, xlio_socket_get_pd)
+EVPL_SLOT_IS(socket_detach_group, xlio_socket_detach_group)
+EVPL_SLOT_IS(socket_attach_group, xlio_socket_attach_group)
+EVPL_SLOT_IS(socket_send, xlio_socket_send)
+EVPL_SLOT_IS(socket_sendv, xlio_socket_sendv)
+EVPL_SLOT_IS(group_flush, xlio_poll_group_flush)
+EVPL_SLOT_IS(socket_flush, xlio_socket_flush)
+EVPL_SLOT_IS(socket_buf_free, xlio_socket_buf_free)
+EVPL_SLOT_IS(group_buf_free, xlio_poll_group_buf_free)
+#undef EVPL_SLOT_IS
+
+}  // namespace
 }  // namespace evpl::transport::xlio::abi
 #endif

@@ -14,10 +14,6 @@ struct Support {
     std::string_view remedy;
 };
 
-/// The first slot's address in a table that a library gave, or null with a sentence in `why`. `exit` is the library's exported xlio_exit:
-/// the one pointer whose place proves the layout. Reads no more than the largest table that fits what the mask says.
-const void* const* find_slots(const abi::TableHead* table, const void* exit, const char*& name, char (&why)[200]) noexcept;
-
 /// Looks at the machine and loads the library at the first call. Thread: any. Cost: up to two seconds then, and a lock afterwards.
 /// A failure is final for the process.
 Support support() noexcept;

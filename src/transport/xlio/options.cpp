@@ -49,7 +49,7 @@ Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcep
         OptionSpec::flag("fallback", unused_flag, "the kernel's TCP where the card cannot serve an endpoint"),
         held_spec(held),
         OptionSpec::text("library", library, 1, 400, "where libxlio is; only as a setting (EVPL_XLIO_LIBRARY)"),
-        OptionSpec::text("probe", probe, 0, 400, "the program that tries the library first; only as a setting"),
+        OptionSpec::text("probe", probe, 0, 400, "the program that tries the library first, or off; only as a setting"),
         OptionSpec::flag("check", unused_flag, "look for a card before loading the library; only as a setting"),
     };
     if (const auto read = read_options(endpoint, specs, why); !read) return read.error();

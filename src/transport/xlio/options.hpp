@@ -14,7 +14,7 @@ struct Options {
     bool nodelay = true;
     bool keepalive = true;
     Duration keepalive_idle = Duration::of_ns(10'000'000'000);
-    Duration keepalive_interval = Duration::of_ns(5'000'000'000);
+    Duration keepalive_interval = Duration::of_ns(1'000'000'000);
     Duration silent_after = Duration::of_ns(25'000'000'000);
     std::int64_t send_buffer_bytes = 0;
     std::int64_t receive_buffer_bytes = 0;

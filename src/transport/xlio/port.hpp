@@ -181,6 +181,7 @@ private:
     static void on_received(abi::Socket, std::uintptr_t userdata, void* data, std::size_t bytes, abi::Buf*);
     static void on_accepted(abi::Socket made, abi::Socket parent, std::uintptr_t parent_userdata);
     void accepted(abi::Socket socket, XlioListening& listening) noexcept;
+    void note_early(abi::Socket socket, int event, int value) noexcept;
     Buffer take_bytes(std::byte* data, std::uint32_t bytes, abi::Buf* buf) noexcept;
     void deliver(XlioLink& link, Buffer&& bytes);
     static void give_back(void* buf) noexcept;
@@ -214,6 +215,10 @@ private:
     XlioLink* touched_last_ = nullptr;
     XlioLink* short_ = nullptr;
     std::size_t held_bytes_most_ = 0;
+    XlioLink* sending_ = nullptr;   ///< is being sent on right now
+    std::uintptr_t completed_meanwhile_ = 0;  ///< the last of its operations that completed inside of that
+    abi::Socket early_failure_ = 0; ///< failed with early_errno_ before it was accepted
+    int early_errno_ = 0;
     memory::RingQueue<abi::Socket, 4> doomed_;  ///< accepted, and nobody's: destroyed after the poll
     XlioListening* listenings_ = nullptr;
 

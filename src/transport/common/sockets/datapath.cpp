@@ -120,6 +120,8 @@ std::uint32_t SocketPort::read_stream(SocketLink& link) {
             // A short read means drained: the next byte makes a new edge (epoll(7)). Unless the peer has ended: then the end is next.
             // Or it brought descriptors: a receive ends with them, whatever is behind (unix(7)).
             if (std::size_t(got) < room.size() && !link.hung_up && !lands && descriptors.empty()) return taken;
+            // After a whole block the others come first: what is read in one go beyond it would only wait in the outbox, and leave the cache.
+            if (std::uint32_t(got) == ReceiveBlock::size_bytes && !lands) break;
             continue;
         }
         if (got == 0) {

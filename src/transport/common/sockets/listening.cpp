@@ -47,7 +47,7 @@ void SocketListening::close() noexcept {
     socket_port().unwatch(*this, true);
     ::close(fd);
     remove_file();
-    delete this;
+    socket_port().put_away(*this);
 }
 
 std::uint32_t SocketListening::ready(std::uint32_t) {
@@ -140,6 +140,30 @@ void SocketPort::retry_listeners() noexcept {
         SocketListening* one = list;
         list = list->next_waiting;
         one->retry();
+    }
+}
+
+// Kept for the next listener, not freed: an event of this one may be among those the sleeper has left over.
+void SocketPort::put_away(SocketListening& listening) noexcept {
+    listening.next_waiting = closed_listeners_;
+    closed_listeners_ = &listening;
+}
+
+SocketListening* SocketPort::take_listening(Flavor flavor, const Options& options) noexcept {
+    SocketListening* const one = closed_listeners_;
+    if (one == nullptr) return new (std::nothrow) SocketListening(*this, flavor, options);
+    closed_listeners_ = one->next_waiting;
+    const std::uint16_t tag = one->tag;
+    one->~SocketListening();
+    new (one) SocketListening(*this, flavor, options);
+    one->tag = tag;
+    return one;
+}
+
+void SocketPort::free_listenings() noexcept {
+    while (SocketListening* one = closed_listeners_) {
+        closed_listeners_ = one->next_waiting;
+        delete one;
     }
 }
 
@@ -254,7 +278,7 @@ Result<Listening*> SocketPort::listen(const Endpoint& at, bool shared, Acceptor&
         ::close(fd);
         return error;
     }
-    auto* listening = new (std::nothrow) SocketListening(*this, flavor, *options);
+    auto* listening = take_listening(flavor, *options);
     if (listening == nullptr) {
         ::close(fd);
         return Errc::out_of_memory;

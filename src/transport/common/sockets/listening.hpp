@@ -40,7 +40,7 @@ public:
     bool armed = false;
     bool paused_by_owner = false;
     bool waiting = false;         // in the port's list, for descriptors or memory
-    SocketListening* next_waiting = nullptr;
+    SocketListening* next_waiting = nullptr;  // of those that wait, or of the closed ones
     AcceptShot* shot = nullptr;   ///< of a port that is driven by completions
 
 private:

@@ -23,7 +23,7 @@ struct Texts {
     std::string_view mode;
     std::string_view engine;
     Duration keepalive_idle = Duration::of_ns(10'000'000'000);
-    Duration keepalive_interval = Duration::of_ns(5'000'000'000);
+    Duration keepalive_interval = Duration::of_ns(1'000'000'000);
     Duration silent_after = Duration::of_ns(25'000'000'000);
 };
 

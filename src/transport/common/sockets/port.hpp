@@ -101,6 +101,9 @@ public:
     void drop_accepted(SocketLink& link) noexcept;
     /// Runs retry() of paused listeners; a descriptor of ours has become free, or time has passed.
     void retry_listeners() noexcept;
+    /// A fresh one, or null; a closed one goes back with put_away().
+    SocketListening* take_listening(Flavor flavor, const Options& options) noexcept;
+    void put_away(SocketListening& listening) noexcept;
     /// alarm() comes after `delay_ns`, or earlier when that was asked for already.
     void retry_after(std::int64_t delay_ns) noexcept;
 
@@ -151,6 +154,7 @@ private:
     Error start_connect(SocketLink& link) noexcept;
     void release(SocketLink& link) noexcept;
     void close_links() noexcept;
+    void free_listenings() noexcept;
 
     // data path
     std::uint32_t read_stream(SocketLink& link);
@@ -180,6 +184,7 @@ private:
     struct Chunk;
     Chunk* chunks_ = nullptr;
     SocketListening* paused_listeners_ = nullptr;
+    SocketListening* closed_listeners_ = nullptr;
     std::int64_t retry_at_ns_ = INT64_MAX;
     memory::RingQueue<SocketLink*, 16> retrying_;
     std::unique_ptr<DatagramBatch, DatagramBatchDeleter> datagrams_;  ///< made with the first datagram link

@@ -31,6 +31,7 @@ SocketPort::SocketPort(Host& h, Sleeper& s) noexcept : host(h), sleeper(s), bloc
 
 SocketPort::~SocketPort() {
     close_links();
+    free_listenings();
     while (Chunk* chunk = chunks_) {
         chunks_ = chunk->next;
         for (SocketLink& link : chunk->links) {

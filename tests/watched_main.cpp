@@ -1,4 +1,4 @@
-// Single parts, each without the rest.
+// main() of every test program that has none of its own.
 #include <gtest/gtest.h>
 
 #include "support/watchdog.hpp"

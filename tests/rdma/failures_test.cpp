@@ -1,0 +1,374 @@
+// What goes wrong with devices, wires and peers, over the double of the vendor's libraries: each failure is a named error, told once; others go on, and
+// nothing is left with the device.
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+#include <infiniband/verbs.h>
+
+#include <cstdlib>
+#include <deque>
+#include <mutex>
+#include <string>
+
+#include "evpl/evpl.hpp"
+#include "support/patience.hpp"
+#include "support/pattern.hpp"
+#include "support/peer.hpp"
+
+namespace evpl::test {
+namespace {
+
+const std::string first_device = "10.77.0.1", second_device = "10.77.0.2";
+
+#ifdef VERBS_DOUBLE_PATH
+template <class Function>
+Function* of_double(const char* name) {
+    static void* const library = dlopen(VERBS_DOUBLE_PATH, RTLD_NOW | RTLD_LOCAL);
+    return reinterpret_cast<Function*>(library != nullptr ? dlsym(library, name) : nullptr);
+}
+#else
+template <class Function>
+Function* of_double(const char*) { return nullptr; }
+#endif
+void tell(const std::string& what) { of_double<void(const char*)>("verbs_double_tell")(what.c_str()); }
+long count(const char* what) { return of_double<long(const char*)>("verbs_double_count")(what); }
+
+/// What the library says meanwhile.
+class Log {
+public:
+    Log() { set_log(&Log::take, this, LogLevel::warning); }
+    ~Log() { set_log(nullptr, nullptr, LogLevel::warning); }
+    bool has(std::string_view part) {
+        const std::lock_guard lock(mutex_);
+        return text_.find(part) != text_.npos;
+    }
+
+private:
+    static void take(void* self, LogLevel, std::string_view line) {
+        auto& log = *static_cast<Log*>(self);
+        const std::lock_guard lock(log.mutex_);
+        log.text_ += std::string(line) + "\n";
+    }
+    std::mutex mutex_;
+    std::string text_;
+};
+
+class FailureTest : public testing::Test {
+protected:
+    void SetUp() override {
+        if (std::getenv("EVPL_RDMA_LIBRARY") == nullptr) GTEST_SKIP() << "needs the double of libibverbs and librdmacm, not a device";
+    }
+    void TearDown() override {
+        if (std::getenv("EVPL_RDMA_LIBRARY") == nullptr) return;
+        end();
+        for (const char* kind : {"qp", "cq", "srq", "channel", "ah", "id", "unacked", "mr"})
+            EXPECT_TRUE(await([&] { return count(kind) == 0; }, 3_s)) << count(kind) << " of " << kind << " are left with the device";
+        EXPECT_EQ(count("overruns"), 0);
+        tell("restore=0,restore=1,port_up=0,port_up=1,cqe=65536,srq=16384,memlock=18446744073709551615,late_established=0,late_disconnected=0,"
+             "rnr=0,rnr_ms=20,mr=0,qp=0,cq=0,send=0,note=0,repeat=0,post=0");
+    }
+    Loop& loop() {
+        if (!loop_) {
+            LoopOptions options;
+            options.mode = Mode::event;
+            options.stall = 60_s;
+            loop_.emplace(options);
+        }
+        return *loop_;
+    }
+    void listen_at(const std::string& address, const std::string& query = "") {
+        auto made = evpl::listen(loop(), "rdma://" + address + ":0" + query, [this](Connection&) -> Peer& { return servers_.emplace_back(); });
+        ASSERT_TRUE(made.ok()) << loop().last_failure();
+        listener_ = *std::move(made);
+        url_ = std::string(listener_.url());
+    }
+    void dial(Peer& client, const std::string& query = "") {
+        auto made = evpl::connect(loop(), url_ + query, client, within(10_s));
+        ASSERT_TRUE(made.ok()) << loop().last_failure();
+        client.ref = *made;
+    }
+    void open(Peer& client, const std::string& query = "") {
+        const std::size_t before = servers_.size();
+        dial(client, query);
+        ASSERT_TRUE(until([&] { return (client.opens > 0 && servers_.size() > before && servers_.back().opens > 0) || client.closed(); }));
+        ASSERT_TRUE(client.open()) << client.closed_with;
+    }
+    template <class Done>
+    bool until(Done done) { return drive(loop(), done); }
+    /// The connection still carries bytes.
+    void expect_alive(Peer& client, Peer& server) {
+        ASSERT_TRUE(client.open());
+        const std::string before = server.received;
+        client.get()->send("still here");
+        EXPECT_TRUE(until([&] { return server.received == before + "still here"; })) << client.closed_with << server.closed_with;
+    }
+    /// A connect goes wrong while another connection is open.
+    void expect_failed_connect(const char* fault, Errc code) {
+        SCOPED_TRACE(fault);
+        Peer& other = peer();
+        Peer& client = peer();
+        listen_at(first_device);
+        open(other);
+        ASSERT_FALSE(HasFatalFailure());
+        Peer& server = servers_.back();
+        tell(fault);
+        dial(client);
+        EXPECT_TRUE(until([&] { return client.closed(); }));
+        EXPECT_EQ(client.opens, 0);
+        EXPECT_EQ(client.closed_with, code);
+        EXPECT_TRUE(client.closed_with.step() == Step::connect || client.closed_with.step() == Step::open) << client.closed_with;
+        expect_alive(other, server);
+        drive_for(loop(), 10_ms);
+        end();
+    }
+    /// A fault hits an open connection's next send while another connection is open.
+    void expect_failed_send(const std::string& fault, Errc of_client, Errc of_server) {
+        SCOPED_TRACE(fault);
+        Peer& other = peer();
+        Peer& client = peer();
+        listen_at(first_device);
+        open(other);
+        ASSERT_FALSE(HasFatalFailure());
+        Peer& other_server = servers_.back();
+        open(client);
+        ASSERT_FALSE(HasFatalFailure());
+        Peer& server = servers_.back();
+        tell(fault);
+        client.get()->send("this goes wrong");
+        EXPECT_TRUE(until([&] { return client.closed() && server.closed(); }));
+        EXPECT_EQ(client.closed_with, of_client);
+        EXPECT_EQ(server.closed_with, of_server);
+        expect_alive(other, other_server);
+        end();
+    }
+
+    /// Handlers live as long as the loop.
+    Peer& peer() { return clients_.emplace_back(); }
+    /// The loop ends with all that is on it.
+    void end() {
+        listener_.close();
+        loop_.reset();
+        servers_.clear();
+        clients_.clear();
+    }
+
+    std::deque<Peer> servers_, clients_;
+    std::optional<Loop> loop_;
+    Listener listener_;
+    std::string url_;
+};
+
+// Goal: whatever the connection manager answers, a connect ends once, by name.
+TEST_F(FailureTest, NamesWhyAConnectFailed) {
+    expect_failed_connect("address_error=1", Errc::unreachable);
+    expect_failed_connect("route_error=1", Errc::unreachable);
+    expect_failed_connect("unreachable=1", Errc::timed_out);
+    expect_failed_connect("connect_error=1", Errc::device_error);
+    expect_failed_connect("reject=1", Errc::refused);
+    expect_failed_connect("hello_request=1", Errc::refused);
+    expect_failed_connect("hello_accept=1", Errc::protocol_error);
+    expect_failed_connect("id=1", Errc::out_of_memory);
+}
+
+// Goal: a manager that never answers is given up at the limit.
+TEST_F(FailureTest, GivesUpAConnectThatNobodyAnswers) {
+    Peer& client = peer();
+    listen_at(first_device);
+    tell("silent=1");
+    auto made = evpl::connect(loop(), url_, client, within(200_ms));
+    ASSERT_TRUE(made.ok());
+    EXPECT_TRUE(until([&] { return client.closed(); }));
+    EXPECT_EQ(client.closed_with, Errc::timed_out);
+}
+
+// Goal: a queue pair that cannot be made ends this connect alone. Twice refused: once with and once without inline data.
+TEST_F(FailureTest, NamesAQueuePairThatCannotBeMade) {
+    expect_failed_connect("qp=2", Errc::out_of_memory);
+}
+
+// Goal: queues that cannot be made are named, and made by the next connect.
+TEST_F(FailureTest, MakesItsQueuesWhenTheyCanBeMadeAgain) {
+    for (const char* fault : {"cq=1", "srq_made=1"}) {
+        SCOPED_TRACE(fault);
+        Peer& client = peer();
+        Peer& next = peer();
+        listen_at(first_device);
+        tell(fault);
+        dial(client);
+        EXPECT_TRUE(until([&] { return client.closed(); }));
+        EXPECT_EQ(client.closed_with, Errc::out_of_memory);
+        open(next);
+        expect_alive(next, servers_.back());
+        end();
+    }
+}
+
+// Goal: every status of a failed send has a name, and only its own connection ends.
+TEST_F(FailureTest, NamesWhyASendFailed) {
+    const std::pair<ibv_wc_status, Errc> cases[] = {
+        {IBV_WC_LOC_QP_OP_ERR, Errc::device_error},     {IBV_WC_LOC_PROT_ERR, Errc::device_error},     {IBV_WC_WR_FLUSH_ERR, Errc::reset},
+        {IBV_WC_REM_INV_REQ_ERR, Errc::protocol_error}, {IBV_WC_REM_ACCESS_ERR, Errc::remote_access}, {IBV_WC_REM_OP_ERR, Errc::device_error},
+        {IBV_WC_RETRY_EXC_ERR, Errc::peer_silent},      {IBV_WC_RNR_RETRY_EXC_ERR, Errc::receive_limit},  {IBV_WC_FATAL_ERR, Errc::device_error}};
+    for (const auto& [status, code] : cases)
+        expect_failed_send("send_status=" + std::to_string(int(status)) + ",send=1", code, Errc::reset);
+}
+
+// Goal: a send that the device does not take ends its connection by name.
+TEST_F(FailureTest, NamesASendThatTheDeviceRefuses) { expect_failed_send("post=1", Errc::out_of_memory, Errc::reset); }
+
+// Goal: a peer that breaks the protocol, by nonsense or by sending more than it may, is found out, and harms nobody else.
+TEST_F(FailureTest, FindsOutAPeerThatBreaksTheProtocol) {
+    expect_failed_send("note=1", Errc::reset, Errc::protocol_error);
+    expect_failed_send("repeat=1", Errc::reset, Errc::protocol_error);
+}
+
+// Goal: a receiver that is not ready for a while costs time; one that never is, is given up.
+TEST_F(FailureTest, TriesAgainAtAReceiverThatIsNotReady) {
+    Peer& client = peer();
+    listen_at(first_device);
+    open(client, "?rnr_retry=5");
+    ASSERT_FALSE(HasFatalFailure());
+    tell("rnr_ms=1,rnr=3");
+    expect_alive(client, servers_.back());
+    tell("rnr=1000");
+    client.get()->send("never");
+    EXPECT_TRUE(until([&] { return client.closed() && servers_.back().closed(); }));
+    EXPECT_EQ(client.closed_with, Errc::receive_limit);
+}
+
+// Goal: bytes that are there before the manager has told the server that it is connected are not lost.
+TEST_F(FailureTest, TakesBytesBeforeItIsToldThatItIsConnected) {
+    Peer& client = peer();
+    client.when_open = [](Connection& c) { c.send("early"); };
+    tell("late_established=300");
+    listen_at(first_device);
+    const Stopwatch watch;
+    dial(client);
+    EXPECT_TRUE(until([&] { return !servers_.empty() && servers_.back().received == "early"; }));
+    EXPECT_LT(watch.elapsed(), 300_ms * patience);
+    expect_alive(client, servers_.back());
+}
+
+// Goal: a device that is taken away, or breaks, ends its own connections and tells its listener; those of another device go on; when it comes back
+// it is used again.
+TEST_F(FailureTest, LosesADeviceAndUsesItAgain) {
+    for (const char* fault : {"remove=0", "fatal=0"}) {
+        SCOPED_TRACE(fault);
+        Log log;
+        Peer& client = peer();
+        Peer& other = peer();
+        Peer& again = peer();
+        listen_at(second_device);
+        open(other);
+        ASSERT_FALSE(HasFatalFailure());
+        Peer& other_server = servers_.back();
+        Listener kept = std::move(listener_);
+        listen_at(first_device);
+        open(client);
+        ASSERT_FALSE(HasFatalFailure());
+        Peer& server = servers_.back();
+        expect_alive(client, server);
+        tell(fault);
+        client.get()->send("into nothing");
+        EXPECT_TRUE(until([&] { return client.closed() && server.closed(); }));
+        EXPECT_EQ(client.closed_with, Errc::device_lost);
+        EXPECT_EQ(server.closed_with, Errc::device_lost);
+        EXPECT_TRUE(until([&] { return log.has("the listener at rdma://10.77.0.1"); }));
+        expect_alive(other, other_server);
+        EXPECT_EQ(evpl::listen(loop(), "rdma://" + first_device + ":0", again).error(), Errc::address_unavailable);
+        tell("restore=0");
+        listener_.close();
+        listen_at(first_device);
+        open(again);
+        expect_alive(again, servers_.back());
+        kept.close();
+        end();
+    }
+}
+
+// Goal: a port that goes down ends its connections at once, not after retries; connects work when it is back.
+TEST_F(FailureTest, EndsConnectionsOfAPortThatGoesDown) {
+    Peer& client = peer();
+    Peer& again = peer();
+    listen_at(first_device);
+    open(client);
+    ASSERT_FALSE(HasFatalFailure());
+    tell("port_down=0");
+    EXPECT_TRUE(until([&] { return client.closed() && servers_.back().closed(); }));
+    EXPECT_EQ(client.closed_with, Errc::device_lost);
+    EXPECT_EQ(client.closed_with.os(), ENETDOWN);
+    tell("port_up=0");
+    open(again);
+    expect_alive(again, servers_.back());
+}
+
+// Goal: memory that the device does not take, for whatever limit, is a named error and a line that says what to raise; later connects work.
+TEST_F(FailureTest, NamesMemoryThatCannotBeRegistered) {
+    Log log;
+    Peer& client = peer();
+    Peer& next = peer();
+    listen_at(first_device);
+    tell("memlock=65536");
+    dial(client);
+    EXPECT_TRUE(until([&] { return client.closed(); }));
+    EXPECT_EQ(client.closed_with, Errc::out_of_buffers);
+    EXPECT_TRUE(log.has("raise it (ulimit -l"));
+    listener_.close();
+    loop_.reset();
+    tell("memlock=18446744073709551615");
+    listen_at(first_device);
+    open(next);
+    expect_alive(next, servers_.back());
+}
+
+// Goal: with very few receives and completions all connections still move.
+TEST_F(FailureTest, MovesOnWithFewReceives) {
+    tell("remove=1");
+    tell("cqe=48,srq=24,restore=1");
+    std::deque<Peer>& clients = clients_;
+    clients.resize(3);
+    std::deque<Pump> pumps;
+    listen_at(second_device);
+    for (Peer& client : clients) {  // together they have all 24
+        open(client);
+        ASSERT_FALSE(HasFatalFailure());
+    }
+    for (Peer& client : clients) {
+        Pump& pump = pumps.emplace_back(Pump{.total = 200'000, .most = 20'000});
+        client.when_writable = std::ref(pump);
+        pump(*client.get());
+    }
+    EXPECT_TRUE(until([&] {
+        for (const Peer& server : servers_)
+            if (server.received.size() < 200'000) return false;
+        return true;
+    }));
+}
+
+// Goal: a datagram's peer whose address handle cannot be made costs the datagram, and is told; the next one arrives.
+TEST_F(FailureTest, TellsOfADatagramWithoutAnAddressHandle) {
+    struct Socket {
+        std::string got;
+        int errors = 0;
+        void on_recv(Datagram& socket) {
+            while (socket.has_packet()) {
+                const Packet packet = socket.recv();
+                got.append(reinterpret_cast<const char*>(packet.bytes.data()), packet.bytes.size());
+            }
+        }
+        void on_error(Datagram&, Error) { ++errors; }
+    } sender, receiver;
+    const auto from = evpl::bind(loop(), "rdma-ud://" + first_device + ":0", sender);
+    const auto to = evpl::bind(loop(), "rdma-ud://" + second_device + ":0", receiver);
+    ASSERT_TRUE(from.ok() && to.ok()) << loop().last_failure();
+    const Address there = to->get()->local_address();
+    tell("ah=1");
+    from->get()->send_to(there, std::as_bytes(std::span("lost", 4)));
+    EXPECT_TRUE(until([&] { return sender.errors == 1; }));
+    from->get()->send_to(there, std::as_bytes(std::span("found", 5)));
+    EXPECT_TRUE(until([&] { return receiver.got == "found"; }));
+    EXPECT_EQ(sender.errors, 1);
+    loop_.reset();
+}
+
+}  // namespace
+}  // namespace evpl::test
