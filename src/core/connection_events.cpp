@@ -177,15 +177,16 @@ void ConnectionState::end_beyond_limit() noexcept {
     begin_close(Error(Errc::receive_limit, Step::recv));
 }
 
-// The port does not land, or did so before it knew of the block: copied here.
+// The port does not land, or not always, or received before it knew of the block: copied here.
 void ConnectionState::land(Buffer& bytes) noexcept {
     const std::uint32_t n = std::min(bytes.size(), landing.size() - landed_bytes);
     std::memcpy(landing.data() + landed_bytes, bytes.data(), n);
     bytes.drop_front(n);
     landed_bytes += n;
-    if (landed_bytes < landing.size()) return;
+    const std::uint32_t left = landing.size() - landed_bytes;
+    if (link != nullptr) link->landing = left > 0 ? transport::Landing{landing.data() + landed_bytes, left} : transport::Landing{};
+    if (left > 0) return;
     landing_done = true;
-    if (link != nullptr) link->landing = {};
     note(ev_recv);
 }
 

@@ -103,7 +103,7 @@ public:
     SendQueue* outbox = nullptr; ///< owned by the sink's side, alive until closed; ports take from its front in flush
     const Caps* caps = nullptr;  ///< of this link; alive until retired
     memory::Domain* domain = nullptr;  ///< slices of the outbox must be registered there; null: any memory will do. Set before opened()
-    Landing landing;             ///< ports that can land fill this first; others leave it to core
+    Landing landing;             ///< ports that can land fill this first; where they deliver instead, core copies and moves it on
     bool receive_paused = false; ///< set by core through Port::pause
     bool awaits_accept = false;  ///< set by the port before accepted(): the peer is answered by Port::admit, or rejected by close(abort)
     std::uint32_t generation = 0;

@@ -66,9 +66,10 @@ struct Ends : Checked {
     /// Until nothing more fits between the two, for longer than an acknowledgement may be put off (40 ms): what was sent by reference waits for that.
     void fill() {
         const std::string text(4096, 'x');
-        for (std::size_t before = SIZE_MAX; before != sent; drive_for(loop, 60_ms)) {
+        const auto has_room = [&] { return client->connection() != nullptr && client->connection()->send_room() > 0; };
+        for (std::size_t before = SIZE_MAX; before != sent || has_room(); drive_for(loop, 60_ms)) {
             before = sent;
-            for (; client->connection() != nullptr && client->connection()->send_room() > 0; sent += text.size()) (void)client->send(text);
+            for (; has_room(); sent += text.size()) (void)client->send(text);
         }
     }
     /// The server reads so many bytes; false when it cannot.
