@@ -30,7 +30,9 @@ evpl_add_lab_test(rdma.conformance.dummy DEVICES dummy SECONDS 300
   COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*/rdma*-*_10000:*/rdma_raw'")
 # A raw message is one SEND, as large as a receive block: tests whose single sends are larger do not apply to that row.
 set(no_raw "*TransferTest*/rdma_raw:*DrainsBeforeItStops/rdma_raw")
-evpl_add_lab_test(rdma.conformance.raw DEVICES dummy SECONDS 150
+evpl_add_lab_test(rdma.conformance.raw DEVICES dummy SECONDS 100
+  COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*ConnectTest*/rdma_raw:*NativeMessageTest*/rdma_raw:*RemoteTest*/rdma_raw'")
+evpl_add_lab_test(rdma.conformance.raw.all DEVICES dummy SECONDS 300 NIGHT
   COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*/rdma_raw-${no_raw}'")
 evpl_add_lab_test(rdma.conformance.veth DEVICES veth SECONDS 200
   COMMAND "$<TARGET_FILE:conformance_tests> --gtest_filter='*TransferTest*/rdma*:*RemoteTest*/rdma*:*PacketTest*/rdma*-${no_raw}'")
@@ -41,6 +43,5 @@ evpl_add_lab_test(rdma.conformance.veth.all DEVICES veth SECONDS 600 NIGHT
 evpl_add_lab_test(rdma.faults.veth DEVICES veth SECONDS 180 COMMAND "$<TARGET_FILE:rdma_tests> --gtest_filter=CableTest.*:RawTest.*")
 
 # Programs that know nothing of evpl.
-foreach(devices dummy veth)
-  evpl_add_lab_test(rdma.interop.${devices} DEVICES ${devices} SECONDS 120 COMMAND "$<TARGET_FILE:rdma_tests> --gtest_filter=InteropTest.*")
-endforeach()
+evpl_add_lab_test(rdma.interop.veth DEVICES veth SECONDS 120 COMMAND "$<TARGET_FILE:rdma_tests> --gtest_filter=InteropTest.*")
+evpl_add_lab_test(rdma.interop.dummy DEVICES dummy SECONDS 120 NIGHT COMMAND "$<TARGET_FILE:rdma_tests> --gtest_filter=InteropTest.*")
