@@ -107,7 +107,7 @@ Result<void> ConnectionState::say(std::span<const std::byte> data) noexcept {
 }
 
 void ConnectionState::give_private_data(transport::Link& made) const noexcept {
-    if (private_data != nullptr && private_data->said_bytes > 0) made.port->set_private_data(made, std::span(private_data->said).first(private_data->said_bytes));
+    if (private_data != nullptr) made.port->set_private_data(made, std::span(private_data->said).first(private_data->said_bytes));
 }
 
 void ConnectionState::keep_private_data(std::span<const std::byte> heard) noexcept {

@@ -314,7 +314,7 @@ int LoopCore::run(bool until_idle) noexcept {
         fail(fault->error, "%s", fault->sentence.c_str());
         return 1;
     }
-    if (is_forked_off() && !sleeper_->ends_in_child()) return 1;
+    if (is_forked_off()) return 1;
     const Current current(heap_);
     running_ = true;
     now_stale_ = true;
@@ -333,7 +333,7 @@ int LoopCore::run(bool until_idle) noexcept {
 }
 
 bool LoopCore::run_once(std::int64_t wait_ns) noexcept {
-    if (running_ || (is_forked_off() && !sleeper_->ends_in_child())) return false;
+    if (running_ || is_forked_off()) return false;
     const Current current(heap_);
     running_ = true;
     if (armed_for_host_) disarm_for_host();

@@ -38,8 +38,6 @@ public:
     virtual int fd() noexcept = 0;
     /// The loop returns to its caller, who may be long in coming back: what was put off until the next wait goes to the kernel now.
     virtual void hand_over() noexcept {}
-    /// In a forked child its ports end their links with misuse by themselves; else the loop refuses to run there.
-    virtual bool ends_in_child() const noexcept { return false; }
     /// Watchers added and not removed.
     virtual unsigned watched() const noexcept = 0;
     /// System calls made by wait so far.

@@ -85,8 +85,6 @@ TEST_P(ForkTest, LetsAChildExec) {
 
 // Goal: a child that uses the loop nevertheless gets a named error, takes nothing of the parent's, and may have a loop of its own.
 TEST_P(ForkTest, TellsAChildThatUsesTheLoop) {
-    if (std::string_view(GetParam().url).find("uring") != std::string_view::npos)
-        GTEST_SKIP() << "a ring ends its connections: UringTest.TellsAForkedChildAndSparesTheParent";
     Peer server, client, another;
     World world{GetParam()};
     ASSERT_TRUE(world.open(server, client));

@@ -199,26 +199,6 @@ TEST_F(UringTest, EndsItsConnectionsWhenTheLoopMovesToAnotherThread) {
     EXPECT_EQ(server.closed_with, Errc::misuse);
 }
 
-// Goal: a forked child that uses the loop is told; the parent's connections do not notice.
-TEST_F(UringTest, TellsAForkedChildAndSparesTheParent) {
-    Peer server, client;
-    World world{uring_row};
-    ASSERT_TRUE(world.open(server, client));
-    const pid_t child = fork();
-    if (child == 0) {
-        client.get()->send("from the child");
-        for (int i = 0; i < 20 && !client.closed(); ++i) world.loop().run_once(10_ms);
-        leave(client.closed_with == Errc::misuse ? 7 : 1);
-    }
-    ASSERT_GT(child, 0);
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    EXPECT_EQ(WEXITSTATUS(status), 7);
-    client.get()->send("from the parent");
-    EXPECT_TRUE(world.until([&] { return server.received == "from the parent"; })) << server.received;
-    EXPECT_EQ(server.closes + client.closes, 0);
-}
-
 /// crowd PORT COUNT: COUNT connections at once, one message and its echo on each; holds them until it is told to end.
 int crowd_main(const std::vector<std::string>& arguments) {
     const auto port = std::uint16_t(std::stoul(arguments[0]));

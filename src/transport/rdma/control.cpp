@@ -565,10 +565,12 @@ void Control::hear_device(Device& device) noexcept {
                      Session::tell_broken, Error(Errc::device_lost, Step::none, Who::system, ENETDOWN));
             break;
         case IBV_EVENT_CQ_ERR:
-            tell_all([&](const Session& each) { return each.queues != nullptr && each.queues->cq == said.element.cq; }, Session::tell_broken, failed);
+            tell_all([&](const Session& each) {
+                return (each.queues != nullptr && each.queues->cq == said.element.cq) || each.ud.sends == said.element.cq || each.ud.receives == said.element.cq;
+            }, Session::tell_broken, failed);
             break;
         case IBV_EVENT_QP_FATAL:
-            tell_all([&](const Session& each) { return each.qp == said.element.qp; }, Session::tell_broken, failed);
+            tell_all([&](const Session& each) { return each.qp == said.element.qp || each.ud.qp == said.element.qp; }, Session::tell_broken, failed);
             break;
         default: break;
         }

@@ -59,8 +59,11 @@ void Control::destroy_queue_pair(Session& session) noexcept {
 
 /// Ready to receive and to send. `agreed`: what we are about to accept, which the manager does not know yet. 0 or an errno.
 int Control::bring_up(Session& session, const rdma_conn_param* agreed) noexcept {
-    const int failed = move(session, IBV_QPS_RTR, agreed);
-    return failed != 0 ? failed : move(session, IBV_QPS_RTS, agreed);
+    // Once more from the start: what the peer may do to our memory is known only since there is a connection.
+    for (const auto state : {IBV_QPS_INIT, IBV_QPS_RTR, IBV_QPS_RTS}) {
+        if (const int failed = move(session, state, agreed); failed != 0) return failed;
+    }
+    return 0;
 }
 
 /// The peer has accepted; a queue pair of the manager's own would be up already.

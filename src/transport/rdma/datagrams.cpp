@@ -534,7 +534,9 @@ void UdPort::ring(UdLink& link, Batch& batch) {
         (void)link.with_device.push(std::move(batch.datagrams[i]));
         ++link.next_number;
     }
-    // What was taken before a refusal is told of by the next batch.
+    if (taken > 0 && taken < count) {  // none of these is signalled, and no other may follow: nothing would ever tell of them
+        return end_link(link, Error(Errc::device_error, Step::send, Who::system));
+    }
     for (unsigned i = taken; i < count; ++i) {
         --batch.peers[i]->sends_out;
         not_sent(link, std::exchange(batch.datagrams[i], {}).size(), Errc::device_error);

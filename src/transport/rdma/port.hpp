@@ -255,6 +255,7 @@ private:
     void established(RdmaLink& link);
     void disconnected(RdmaLink& link);
     void destroyed(Session& session);
+    void leave_backlogs(Session& session) noexcept;
     void greet(RdmaLink& link) noexcept;
     bool meet(RdmaLink& link, const Session& session) noexcept;
     void ask_finish(RdmaLink& link) noexcept;

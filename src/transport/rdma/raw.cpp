@@ -2,6 +2,7 @@
 // credits takes nobody else's; who sends more than there are receives is stopped by the device, for as long as its retries last.
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -69,6 +70,11 @@ void RdmaPort::settle_raw(RdmaLink& link) {
     if (link.state == RdmaLink::State::open) deliver_held(link);
     if (link.state != RdmaLink::State::over) {
         link.starving = !post_own_receives(link);
+        const bool hopeless = link.rail->refused && (link.own_receives.empty() || link.state != RdmaLink::State::open);
+        if (link.starving && hopeless) {
+            end_link(link, Error(Errc::out_of_buffers, Step::open, Who::system, ENOMEM));
+            return tell_end(link);
+        }
         if (link.starving) tick_by(host.now_ns() + retry_ns);
     }
     if (link.state == RdmaLink::State::connecting || link.state == RdmaLink::State::answering) {
@@ -99,6 +105,10 @@ bool RdmaPort::gather_into_one(RdmaLink& link) noexcept {
     Buffer whole;
     std::uint32_t lkey;
     if (!fill(*link.rail, whole, bytes, lkey)) {
+        if (link.rail->refused) {
+            end_link(link, Error(Errc::out_of_buffers, Step::send, Who::system, ENOMEM));
+            return false;
+        }
         tick_by(host.now_ns() + retry_ns);
         link.starving = true;  // the alarm looks here again
         return false;

@@ -85,7 +85,13 @@ bool RdmaPort::take_back(RdmaLink& link, std::uint32_t key) noexcept {
         link.exposures.pop();
         if (each.key == key && !found) {
             found = true;
-            drop(each);
+            if (each.bound) {
+                drop(each);
+                continue;
+            }
+            // The peer has used it up before we have heard that it is bound: it goes then, lest that word be taken for the next one's.
+            each.revoked = true;
+            (void)link.exposures.push(std::move(each));
         } else {
             (void)link.exposures.push(std::move(each));  // into the room it left
         }

@@ -159,8 +159,9 @@ void RdmaPort::hear(Session& session, std::uint32_t tells) {
     RdmaLink* const link = session.link;
     if (link == nullptr) {  // a peer that waits at a listener
         constexpr auto ends = Session::tell_failed | Session::tell_disconnected | Session::tell_removed | Session::tell_broken;
-        if ((tells & ends) != 0) control_.ask(session, Session::ask_finish);
-        return;
+        if ((tells & ends) == 0) return;
+        leave_backlogs(session);  // nobody answers it any more
+        return control_.ask(session, Session::ask_finish);
     }
     link->has_heard |= (tells & (Session::tell_established | Session::tell_failed)) != 0;
     if ((tells & Session::tell_removed) != 0) {
@@ -270,22 +271,27 @@ void RdmaPort::destroyed(Session& session) {
     RdmaLink* const link = session.link;
     if (link != nullptr) {
         if (link->rail != nullptr && !link->rail->dead) drain_rail(*link->rail);
-        link->session = nullptr;
+        link->finish_asked = true;  // and done
         if (link->state != RdmaLink::State::over) end_link(*link, session.error.ok() ? Error(Errc::reset, Step::connect) : session.error);
-        tell_end(*link);
+        tell_end(*link);  // whoever hears of it may still ask what the peer has said
+        link->session = nullptr;
         link->with_device.clear();
         link->sink->retired();
         release(*link);
     } else {
-        for (RdmaListening* each = listenings_; each != nullptr; each = each->next) {
-            for (std::uint32_t left = each->backlog.size(); left > 0; --left) {
-                Session* waiting = each->backlog.front();
-                each->backlog.pop();
-                if (waiting != &session) (void)each->backlog.push(std::move(waiting));  // into the room it left
-            }
-        }
+        leave_backlogs(session);
     }
     control_.forget(session);
+}
+
+void RdmaPort::leave_backlogs(Session& session) noexcept {
+    for (RdmaListening* each = listenings_; each != nullptr; each = each->next) {
+        for (std::uint32_t left = each->backlog.size(); left > 0; --left) {
+            Session* waiting = each->backlog.front();
+            each->backlog.pop();
+            if (waiting != &session) (void)each->backlog.push(std::move(waiting));  // into the room it left
+        }
+    }
 }
 
 // -- listening -------------------------------------------------------------------------------------------------

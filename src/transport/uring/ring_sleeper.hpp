@@ -52,7 +52,6 @@ public:
     bool has_leftover() const noexcept override { return inner_ready_ || inner_->has_leftover() || (!lost_ && ring.has_completions()); }
     int fd() noexcept override;
     void hand_over() noexcept override;
-    bool ends_in_child() const noexcept override { return true; }
     unsigned watched() const noexcept override { return inner_->watched() + (completer_ != nullptr ? completer_->waiting() : 0); }
     std::uint64_t system_calls() const noexcept override { return inner_->system_calls() + ring.system_calls(); }
 

@@ -171,7 +171,7 @@ void UringPort::end_operations() noexcept {
 
 void UringPort::ring_lost() {
     host.log_line(std::uint8_t(LogLevel::error),
-                  "uring: a loop with uring endpoints runs on the thread that first ran it, and not in a forked child: its connections end");
+                  "uring: a loop with uring endpoints runs on the thread that first ran it: its connections end");
     const Error error(Errc::misuse, Step::loop, Who::local);
     for (Chunk* chunk = driven_chunks_; chunk != nullptr; chunk = chunk->next) {
         for (Driven& driven : chunk->each) {

@@ -115,6 +115,8 @@ Result<void> apply_tcp(int fd, const Options& o, Diagnostic& why) noexcept {
         set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
         set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, o.keepalive_idle_s);
         set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, o.keepalive_interval_s);
+        // Without a limit of ours the number of probes is one: 45 s of them.
+        if (o.silent_after_ms == 0) set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, std::clamp<std::int64_t>(45 / std::max<std::int64_t>(o.keepalive_interval_s, 1), 9, 127));
     }
     if (o.silent_after_ms > 0) set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, o.silent_after_ms);
     if (o.zero_copy) set_int(fd, SOL_SOCKET, SO_ZEROCOPY, 1);

@@ -17,7 +17,7 @@ struct Options {
     bool keepalive = true;
     std::int64_t keepalive_idle_s = 10;       ///< first probe after so much silence,
     std::int64_t keepalive_interval_s = 1;    ///< then so often: a crowd's probes are lost together, each needs many tries (decision 0065)
-    std::int64_t silent_after_ms = 25'000;    ///< given up at the first probe past this. 0: the kernel's own patience
+    std::int64_t silent_after_ms = 25'000;    ///< given up at the first probe past this. 0: after 45 s of probes, nine at least
     std::int64_t send_buffer_bytes = 0;       ///< 0: the kernel sizes it by itself
     std::int64_t receive_buffer_bytes = 0;
     std::int64_t type_of_service = -1;
