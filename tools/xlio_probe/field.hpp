@@ -5,7 +5,9 @@
 #include <netinet/in.h>
 
 #include <cstdint>
+#include <deque>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "transport/xlio/table.hpp"
@@ -66,7 +68,7 @@ public:
     abi::Group group = 0;
     abi::Socket link = 0;              ///< to the echo server, while it is open
     std::uintptr_t next_userdata = 1;
-    std::vector<Call> record;
+    std::deque<Call> record;  ///< grows while what was found in it is looked at
     std::vector<std::pair<abi::Socket, std::string>> received_bytes;
     abi::Buf* held = nullptr;          ///< the buffer that is not given back at once
     bool hold_next = false;
