@@ -136,10 +136,10 @@ if(TARGET verbs_double)
   endfunction()
   target_compile_definitions(rdma_tests PRIVATE VERBS_DOUBLE_PATH="${evpl_verbs_double}")
   add_dependencies(rdma_tests verbs_double)
-  # Left out on the raw wire: two tests whose single messages are larger than its receives, and one that counts on an orderly end behind
-  # all bytes, which the raw wire has only by agreement of its users (src/transport/rdma/README.md).
+  # Left out on the raw wire, as in the lab: tests that send faster than anybody receives, or larger messages than its receives; nothing but the
+  # device's finite patience holds such a sender. And one that counts on an orderly end behind all bytes, which its users have to agree on.
   evpl_add_verbs_test(conformance_rdma_plain conformance_tests
-    "*/rdma*-*KeepsOrderOfManySlices/rdma_raw:*SendsWrappedMemoryAndReleasesItOnce/rdma_raw:*DrainsBeforeItStops/rdma_raw" "seed=1" TIMEOUT 180)
+    "*/rdma*-*TransferTest*/rdma_raw:*DrainsBeforeItStops/rdma_raw" "seed=1" TIMEOUT 180)
   evpl_add_verbs_test(conformance_rdma_rough conformance_tests "*/rdma:*/rdma_msg"
     "seed=7,async,reorder,cqe=4096,srq=2048,late_established=2,late_disconnected=3,rnr_every=500" TIMEOUT 180)
 endif()
