@@ -76,9 +76,9 @@ def count(dump):
 
 
 def per_pair(build, only, depth, few=2000, many=12000):
-    """The difference of two runs of different length: what is done once goes away. The warm-up is a tenth more."""
+    """The difference of two runs of different length: what is done once goes away."""
     a, b = profile(build, only, few, depth), profile(build, only, many, depth)
-    return [(y - x) / (1.1 * (many - few)) for x, y in zip(a, b)]
+    return [(y - x) / (many - few) for x, y in zip(a, b)]
 
 
 def main():
