@@ -187,6 +187,8 @@ void Domain::retire() noexcept {
 void Domain::request(Slab& slab, void (*done)(void* context), void* context) noexcept {
     if (!enrolled()) return;
     KeyState absent = KeyState::absent;
+    // Looked at first: where a key is refused, or on its way, every message asks, and none of them is to lock the bus.
+    if (slab.keys[number_].state.load(std::memory_order_acquire) != absent) return;
     if (slab.keys[number_].state.compare_exchange_strong(absent, KeyState::pending, std::memory_order_acq_rel)) {
         Registrar::instance().request(*this, slab, done, context);
     }
