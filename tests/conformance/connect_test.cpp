@@ -196,6 +196,24 @@ TEST_P(ConnectTest, TellsAPeerThatItsFactoryRefused) {
     EXPECT_EQ(told.substr(0, 7), "not you");
 }
 
+// Goal: what a factory has said and then taken back does not reach the peer.
+TEST_P(ConnectTest, TakesPrivateDataBack) {
+    EVPL_NEEDS(private_data_bytes_max);
+    std::string told;
+    PlainPeer client;
+    client.when_close = [&](Connection& c, Error) { told.assign(reinterpret_cast<const char*>(c.private_data().data()), c.private_data().size()); };
+    World world{GetParam()};
+    ASSERT_NE(world.listen([&](Connection& c) -> Result<PlainPeer> {
+        EXPECT_TRUE(c.set_private_data(bytes_of("not you")).ok());
+        EXPECT_TRUE(c.set_private_data({}).ok());
+        return Error(Errc::permission_denied);
+    }), nullptr);
+    world.dial(client, within(10_s * patience));
+    ASSERT_TRUE(world.until([&] { return client.closed(); }));
+    EXPECT_EQ(client.closed_with, Errc::refused);
+    EXPECT_EQ(told.find_first_not_of('\0'), std::string::npos) << told;
+}
+
 // Goal: the same endpoint cannot be listened at twice; it can once the first is gone.
 TEST_P(ConnectTest, KeepsAnEndpointToOneListener) {
     PlainPeer server, client;

@@ -285,6 +285,53 @@ TEST_F(FailureTest, LosesADeviceAndUsesItAgain) {
     }
 }
 
+// Goal: peers that wait at a paused listener and go before it resumes are not answered; later ones are.
+TEST_F(FailureTest, DoesNotAnswerPeersThatLeftABacklog) {
+    listen_at(first_device);
+    listener_.pause();
+    for (const char* fault : {"", "port_down=0"}) {
+        SCOPED_TRACE(fault);
+        Peer& first = peer();
+        Peer& second = peer();
+        dial(first);
+        dial(second);
+        EXPECT_TRUE(until([&] { return count("qp") == 4; })) << "a queue pair for each end: " << count("qp");
+        if (*fault != '\0') tell(fault);
+        else first.get()->close(Error(Errc::cancelled)), second.get()->close(Error(Errc::cancelled));
+        EXPECT_TRUE(until([&] { return first.closed() && second.closed(); }));
+        drive_for(loop(), 20_ms);
+        EXPECT_EQ(first.opens + second.opens, 0);
+        EXPECT_TRUE(until([&] { return count("qp") == 0; })) << count("qp");
+    }
+    tell("port_up=0");
+    listener_.resume();
+    drive_for(loop(), 20_ms);
+    EXPECT_TRUE(servers_.empty()) << "peers that had gone were answered";
+    Peer& late = peer();
+    open(late);
+    expect_alive(late, servers_.back());
+}
+
+// Goal: peers whose port goes down while a listener resumes are answered or not, and end by name in either case.
+TEST_F(FailureTest, EndsPeersOfABacklogThatIsServedWhileThePortGoesDown) {
+    listen_at(first_device);
+    for (int round = 0; round < 30; ++round) {
+        listener_.pause();
+        Peer& first = peer();
+        Peer& second = peer();
+        dial(first);
+        dial(second);
+        EXPECT_TRUE(until([&] { return count("qp") == 4; })) << "a queue pair for each end: " << count("qp");
+        const long heard = count("async_heard");
+        tell("port_down=0");
+        EXPECT_TRUE(await([&] { return count("async_heard") > heard; })) << "the loop does not turn meanwhile";
+        listener_.resume();
+        EXPECT_TRUE(until([&] { return first.closed() && second.closed() && count("qp") == 0; })) << count("qp");
+        for (const Peer& server : servers_) EXPECT_TRUE(server.closed());
+        tell("port_up=0");
+    }
+}
+
 // Goal: a port that goes down ends its connections at once, not after retries; connects work when it is back.
 TEST_F(FailureTest, EndsConnectionsOfAPortThatGoesDown) {
     Peer& client = peer();

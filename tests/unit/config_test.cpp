@@ -113,6 +113,29 @@ TEST_F(ConfigDeathTest, AnUrlWinsOverTheEnvironmentAndThatOverTheDefaultOfASchem
     });
 }
 
+// Without a limit of its own a silent peer is given up by the number of probes: not sooner than with the limit that is built in.
+TEST_F(ConfigDeathTest, ProbesASilentPeerForFortyFiveSecondsWithoutALimit) {
+    in_a_process([] {
+        Loop loop;
+        auto listener = listen<Quiet>(loop, "tcp://127.0.0.1:0");
+        REQUIRE(listener);
+        struct Looking {
+            int interval, probes;
+            void on_open(Connection& peer) {
+                REQUIRE(option_of(peer.native_fd(), IPPROTO_TCP, TCP_USER_TIMEOUT) == 0);
+                REQUIRE(option_of(peer.native_fd(), IPPROTO_TCP, TCP_KEEPINTVL) == interval);
+                REQUIRE(option_of(peer.native_fd(), IPPROTO_TCP, TCP_KEEPCNT) == probes);
+                peer.close();
+            }
+        };
+        const std::string at = "tcp://127.0.0.1:" + std::to_string(listener->port());
+        REQUIRE(connect(loop, at + "?silent_after=0", Looking{1, 45}));
+        REQUIRE(connect(loop, at + "?silent_after=0&keepalive_interval=15s", Looking{15, 9}));
+        auto done = loop.after(300_ms, [&] { listener->close(); });
+        REQUIRE(loop.run_until_idle() == 0 && loop.metrics().accepted == 2);
+    });
+}
+
 TEST_F(ConfigDeathTest, DescribeTellsValuesAndOrigins) {
     in_a_process([] {
         char path[] = "/tmp/evpl-config-XXXXXX";

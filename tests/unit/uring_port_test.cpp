@@ -193,6 +193,40 @@ TEST_P(UringPortTest, GoesOnWhenItsReceiveBuffersRanOut) {
     EXPECT_GT(counts().starved, 0u);
 }
 
+// Goal: a stream that brings much is read by edges, one that brings little by the ring again, and where it changes no byte is lost or moved;
+// also when it is paused just then.
+TEST_P(UringPortTest, ChangesTheWayItReceivesWithoutLosingBytes) {
+    constexpr std::size_t bulk = 4u << 20, little = 100;
+    ASSERT_NO_FATAL_FAILURE(open());
+    ASSERT_NO_FATAL_FAILURE(connect(1));
+    Side& side = door.sides[0];
+    std::size_t written = 0, total = 0;
+    for (int round = 0; round < 3; ++round) {
+        total += bulk;
+        unsigned turn = 0;
+        EXPECT_TRUE(until([&] {
+            write_what_fits(clients[0], written, total);
+            if (++turn % 3 == 0) {
+                port->pause(*side.link);
+                turns(1);
+                port->resume(*side.link);
+            }
+            return side.check.bytes == total;
+        })) << side.check.bytes;
+        for (int message = 0; message < 20; ++message) {
+            total += little;
+            EXPECT_TRUE(until([&] {
+                write_what_fits(clients[0], written, total);
+                return side.check.bytes == total;
+            })) << side.check.bytes;
+        }
+    }
+    EXPECT_TRUE(side.check.good);
+    EXPECT_GE(counts().ways_changed, 4u);
+    clients[0].reset();
+    EXPECT_TRUE(until([&] { return side.endings == 1; }));
+}
+
 // Goal: with an empty group and an exhausted heap the bytes wait in the kernel, and come when somebody lets a block go.
 TEST_P(UringPortTest, WaitsForBlocksWhenTheHeapIsExhaustedToo) {
     constexpr std::size_t many = 8, bytes = 2u << 20;

@@ -671,7 +671,10 @@ int ibv_get_async_event(ibv_context* context, ibv_async_event* event) {
     ++books().unacked;
     return 0;
 }
-void ibv_ack_async_event(ibv_async_event*) { --books().unacked; }
+void ibv_ack_async_event(ibv_async_event*) {
+    --books().unacked;
+    ++books().async_heard;
+}
 
 ibv_pd* ibv_alloc_pd(ibv_context* context) {
     const Lock lock(everything());

@@ -161,7 +161,7 @@ struct Id : rdma_cm_id {
 };
 
 struct Books {
-    std::atomic<long> pd{0}, mr{0}, mr_bytes{0}, cq{0}, channel{0}, srq{0}, qp{0}, ah{0}, id{0}, unacked{0}, overruns{0};
+    std::atomic<long> pd{0}, mr{0}, mr_bytes{0}, cq{0}, channel{0}, srq{0}, qp{0}, ah{0}, id{0}, unacked{0}, overruns{0}, async_heard{0};
     std::atomic<long> post_send{0}, sends{0}, post_recv{0}, polls{0}, memory_post_send{0};
 };
 Books& books();

@@ -95,7 +95,9 @@ void UringPort::change_way(Driven& driven) noexcept {
     if (!driven.changes_way) return;
     driven.changes_way = false;
     driven.misfits = 0;
-    if (driven.early.empty()) driven.by_bytes = !driven.by_bytes;
+    if (!driven.early.empty()) return;
+    driven.by_bytes = !driven.by_bytes;
+    ++counts_.ways_changed;
 }
 
 void UringPort::read_again(SocketLink& link) {

@@ -74,7 +74,8 @@ struct PortCounts {
     std::uint64_t by_reference = 0;      ///< sends without a copy
     std::uint64_t registered = 0;        ///< of these, those out of a registered slab
     std::uint64_t copied = 0;            ///< of these, those that the kernel copied after all
-    std::uint64_t refused_sends = 0;     ///< and those that took nothing for lack of memory: tried again in a millisecond
+    std::uint64_t ways_changed = 0;      ///< links that went over from receiving by the ring to edges, or back
+    std::uint64_t refused_sends = 0;     ///< sends that took nothing for lack of memory: tried again in a millisecond
 };
 
 /// Kernel sockets of one loop, driven by the completions of its ring.
