@@ -8,17 +8,15 @@ import argparse
 import json
 import os
 import pathlib
-import re
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
+
+import callgrind
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NS_BAR = 100.0
-# Asked in every turn until the slabs of a new connection are registered, before its first message: how often is the registering thread's affair.
-BEFORE_THE_FIRST_MESSAGE = "evpl::memory::Domain::request("
 
 
 def environment(build, knobs="memory"):
@@ -30,55 +28,12 @@ def run(build, *arguments):
     return json.loads(subprocess.run(command, env=environment(build), check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout)
 
 
-def locked_addresses(file):
-    """Where in an object file instructions lock the bus: the prefix, and an exchange with memory."""
-    text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", file], check=True, stdout=subprocess.PIPE, text=True).stdout
-    return {int(m[1], 16) for m in re.finditer(r"(?m)^\s*([0-9a-f]+):\s+(?:lock |xchg .*\()", text)}
-
-
-def profile(build, only, pairs, depth):
-    """(instructions, locked instructions) of the exchange alone."""
-    command = [build / "bin/bench/pair", "--pairs", str(pairs), "--depth", str(depth), "--only", only]
-    return profile_command(command, environment(build), f"(anonymous namespace)::exchange_by_{only}*")
-
-
-def profile_command(command, variables, function):
-    """(instructions, locked instructions) of a program while it is in `function`, by callgrind."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = pathlib.Path(folder) / "out"
-        subprocess.run(["valgrind", "-q", "--tool=callgrind", "--dump-instr=yes", "--compress-strings=no", "--compress-pos=no", f"--callgrind-out-file={out}",
-                        f"--toggle-collect={function}", *command], env=variables, check=True, stdout=subprocess.DEVNULL, timeout=600)
-        return count(out.read_text())
-
-
-def count(dump):
-    """Sums a dump of callgrind: lines `address line cost`, under `ob=` and `fn=`; the line after `calls=` is what the callee took."""
-    file, counted, skip, locked, total, at_locked = "", True, False, {}, 0, 0
-    for line in dump.splitlines():
-        if line.startswith("ob="):
-            file = line[3:]
-        elif line.startswith("fn="):
-            counted = BEFORE_THE_FIRST_MESSAGE not in line
-        elif line.startswith("calls="):
-            skip = True
-        elif line.startswith("0x"):
-            if skip:
-                skip = False
-                continue
-            words = line.split()
-            cost = int(words[2]) if counted and len(words) > 2 else 0
-            total += cost
-            if file not in locked:
-                locked[file] = locked_addresses(file) if pathlib.Path(file).is_file() else set()
-            if int(words[0], 16) in locked[file]:
-                at_locked += cost
-    return total, at_locked
-
-
 def per_pair(build, only, depth, few=2000, many=12000):
-    """The difference of two runs of different length: what is done once goes away."""
-    a, b = profile(build, only, few, depth), profile(build, only, many, depth)
-    return [(y - x) / (many - few) for x, y in zip(a, b)]
+    """(instructions, {place: locked instructions}) of a pair."""
+    def profile(pairs):
+        command = [build / "bin/bench/pair", "--pairs", str(pairs), "--depth", str(depth), "--only", only]
+        return callgrind.profile(command, environment(build), f"(anonymous namespace)::exchange_by_{only}*")
+    return callgrind.per_unit(profile(few), profile(many), many - few)
 
 
 def main():
@@ -102,12 +57,14 @@ def main():
             print(f"depth {depth}: {worst} {what} in {options.pairs} pairs (bar: less than one in 1000 pairs)")
             if worst * 1000 > options.pairs:
                 missed.append(f"{what} at depth {depth}")
-        if not shutil.which("valgrind") or not shutil.which("objdump"):
+        if not all(map(shutil.which, callgrind.WANTS)):
             print("SKIP: instructions are not counted: valgrind or objdump is not installed")
             continue
         by_hand, by_evpl = per_pair(options.build, "hand", depth), per_pair(options.build, "evpl", depth)
-        print(f"depth {depth}: instructions by hand {by_hand[0]:.1f}, evpl {by_evpl[0]:.1f}; locked by hand {by_hand[1]:.3f}, evpl {by_evpl[1]:.3f} (bar 0)")
-        if by_evpl[1] > 0.01:
+        print(f"depth {depth}: instructions by hand {by_hand[0]:.1f}, evpl {by_evpl[0]:.1f}; locked by hand {sum(by_hand[1].values()):.3f}, evpl {sum(by_evpl[1].values()):.3f} (bar 0)")
+        for place, times in by_evpl[1].items():
+            print(f"depth {depth}: {times:.3f} {place}")
+        if by_evpl[1]:
             missed.append(f"locked instructions at depth {depth}")
     if missed:
         print("MISSED: " + ", ".join(missed))

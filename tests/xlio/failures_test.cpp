@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -307,8 +308,9 @@ std::string connect_many(Loop& loop, const std::string& url, std::size_t count, 
 int connects(const std::vector<std::string>& arguments) {
     std::vector<std::unique_ptr<Lane>> lanes;
     Loop loop;
+    auto kernel = listen(loop, "tcp://127.0.0.1:0", [](Connection&) { return Echo{}; });  // so that the loop has opened what it sleeps with
     auto listener = listen(loop, "xlio://127.0.0.1:0", [](Connection&) { return Echo{}; });
-    if (!listener) return 3;
+    if (!kernel || !listener) return 3;
     const std::string url(listener->url());
     Footprint most, unused;
     if (const std::string failure = connect_many(loop, url, 100, lanes, most); !failure.empty()) return std::printf("warming up: %s\n", failure.c_str()), 0;
@@ -325,6 +327,12 @@ int connects(const std::vector<std::string>& arguments) {
     if (const std::string failure = connect_many(loop, url, std::stoul(arguments[0]), lanes, unused); !failure.empty()) return std::printf("%s\n", failure.c_str()), 0;
     const bool back = drive_until(loop, [&] { return loop.metrics().connections_open == 0 && Footprint::of(loop).is_within(most); });
     std::printf("%s: %s; before: %s\n", back ? "ok" : "leaks", Footprint::of(loop).text().c_str(), most.text().c_str());
+    if (!back) {  // which are they?
+        for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+            std::error_code gone;
+            std::printf("  %s %s\n", entry.path().filename().c_str(), std::filesystem::read_symlink(entry.path(), gone).c_str());
+        }
+    }
     return 0;
 }
 const RegisterHelper connects_helper("connects", &connects);

@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "tests/tool"))
 sys.path.insert(0, str(ROOT / "bench"))
 import support  # noqa: E402
 from support import Server  # noqa: E402
+import callgrind  # noqa: E402
 import xlio_cost  # noqa: E402
 
 BUILD = pathlib.Path(os.environ.get("EVPL_BUILD", ROOT / "build/dev"))
@@ -142,7 +143,7 @@ class Bench(unittest.TestCase):
     def test_the_table_is_printed_over_the_stand_in(self):
         with Server([support.command(), "echo", "--listen", "tcp://127.0.0.1:0"]) as server:
             peer = "{}:{}".format(*server.address())
-            answer = run(ROOT / "bench/xlio.sh", peer, env=environment("", EVPL=support.command(), TIME="0.05", ROUNDS="1"))
+            answer = run(ROOT / "bench/xlio.sh", peer, env=environment("", EVPL=support.command(), TIME="0.3", ROUNDS="1"))
         self.assertEqual((answer.returncode, answer.stderr), (0, ""))
         rows = [line.split("|") for line in answer.stdout.splitlines()]
         self.assertEqual([row[2].strip() for row in rows[:1]], ["xlio"])
@@ -167,17 +168,17 @@ class Bench(unittest.TestCase):
     def test_a_message_locks_no_bus(self):
         instructions, locked = xlio_cost.per_pair(BUILD, "evpl", 8, 1000, 4000)
         self.assertGreater(instructions, 50)
-        self.assertTrue(-0.01 < locked < 0.01, locked)
+        self.assertFalse(locked)
 
     @unittest.skipUnless(shutil.which("valgrind") and shutil.which("objdump"), "instructions are counted by valgrind and objdump")
     def test_the_count_of_locked_instructions_sees_each(self):
-        self.assertEqual(xlio_cost.count("ob=/nowhere\nfn=f\n0x10 1 5\ncalls=1 0x20 1\n0x14 1 900\n0x18 1 2\n"), (7, 0))
+        self.assertEqual(callgrind.count("ob=/nowhere\nfn=f\n0x10 1 5\ncalls=1 0x20 1\n0x14 1 900\n0x18 1 2\n"), (7, {}))
         source = "#include <atomic>\nstd::atomic<long> n; int main() { for (int i = 0; i < 1000; ++i) n.fetch_add(i); }\n"
         with tempfile.TemporaryDirectory() as folder:
             program = pathlib.Path(folder) / "locked"
             subprocess.run(["c++", "-std=c++20", "-O1", "-x", "c++", "-", "-o", program], input=source, text=True, check=True)
-            instructions, locked = xlio_cost.profile_command([program], os.environ, "main")
-        self.assertEqual(locked, 1000)
+            instructions, locked = callgrind.profile([program], function="main")
+        self.assertEqual(list(locked.values()), [1000])
         self.assertGreater(instructions, 3000)
 
 
