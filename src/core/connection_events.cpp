@@ -59,7 +59,7 @@ ConnectionState* ConnectionState::create(LoopCore& core, Origin& origin) noexcep
 }
 
 ConnectionState::ConnectionState(LoopCore& owner, Origin& from) noexcept
-    : Member(owner), origin(&from), handler(from.factory.table) {
+    : Member(owner), handler(from.factory.table), origin(&from) {
     origin->ref();
     by_frames = handler->frame != nullptr;
     deadline.owner = this;
@@ -154,7 +154,8 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
     }
     if (!store(std::move(bytes), flags)) return;
     messages_in += arrival.end_of_message ? 1 : 0;
-    if (descriptors.size() >= descriptors_most) [[unlikely]] set_pause(true);  // a peer must not use up what the process may open
+    // A peer must not use up what the process may open.
+    if (!arrival.descriptors.empty() && descriptors.size() >= descriptors_most) [[unlikely]] set_pause(true);
     if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]] {
         if (caps_now().receive_pause && inbox.bytes() >= receive_most()) set_pause(true);
     }
@@ -406,6 +407,7 @@ void ConnectionState::call_completions() noexcept {
         completions.pop();
         if (handler->on_completed != nullptr) guard([&] { handler->on_completed(self, *this, done); });
     }
+    if (!completions.empty()) events |= ev_completed;  // for the next dispatch
 }
 
 void ConnectionState::dispatch() {
@@ -431,7 +433,7 @@ void ConnectionState::dispatch() {
         }
         if (peer_ended && phase == Phase::open) call_end();
     }
-    if (!completions.empty()) call_completions();
+    if ((now & ev_completed) != 0) call_completions();
     if (inbox.count() == 0) fresh_in = 0;
     if (fresh_in > 0) core.touch(*this);
     const bool unread = close_reason.code() == Errc::end && inbox.count() > 0 && phase == Phase::open;

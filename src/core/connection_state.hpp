@@ -16,7 +16,7 @@ class Connector;
 
 /// A connection behind its facade: inbox, outbox, handler, and which of its events wait to be called. The handler lives right behind it
 /// in the same allocation.
-class ConnectionState final : public Connection, public Member, public transport::Sink {
+class alignas(64) ConnectionState final : public Connection, public Member, public transport::Sink {
 public:
     /// Null: out of memory. Takes a reference on `origin`.
     static ConnectionState* create(LoopCore& core, Origin& origin) noexcept;
@@ -103,34 +103,10 @@ public:
         std::byte said[bytes_most], heard[bytes_most];
     };
 
-    Origin* origin;
+    // What a message touches comes first and fills whole cache lines: of a thousand connections, each message finds its own cold.
     const HandlerTable* handler;
     void* self = nullptr;              ///< null until built and after destruction
     transport::Link* link = nullptr;
-    Connector* connector = nullptr;    ///< while attempts are under way
-    std::uint32_t slot = 0, generation = 0;
-
-    transport::SliceQueue inbox;
-    transport::SendQueue outbox;
-    QueueLimits limits;
-    std::size_t queued_bytes = 0;      ///< taken by send, not yet sent()
-    std::size_t sent_since = 0;        ///< for on_sent
-    std::uint32_t want_bytes = 0;      ///< recv_exactly waits for so many
-    std::uint32_t frame_left = 0;      ///< of the message at the inbox's front, when a frame callback has told; 0: unknown
-    std::uint32_t messages_in = 0;     ///< whole ones in the inbox, of a message transport
-    std::uint32_t fresh_in = 0;        ///< slices at the inbox's end that settle() has not seen
-    std::uint32_t fresh_out = 0;
-    std::uint32_t unkeyed_out = 0;     ///< slices at the outbox's end whose memory may not be known to the link's domain
-    Buffer landing;                    ///< recv_into's block
-    std::uint32_t landed_bytes = 0;
-    memory::RingQueue<int, 4> descriptors;
-    memory::RingQueue<std::uint64_t, 1> keys_in;  ///< one per slice of the inbox with BufferAccess::has_key
-    std::uint64_t invalidated_key = 0; ///< by the message taken last
-    PrivateData* private_data = nullptr;
-    memory::RingQueue<Completion, 1> completions;
-    std::uint32_t operations_out = 0;
-    std::uint64_t next_operation = 1;
-
     std::uint32_t events = 0;
     Phase phase = Phase::opening;
     bool link_closed = false;          ///< the port said closed()
@@ -144,7 +120,34 @@ public:
     bool landing_done = false;
     bool by_frames = false;            ///< messages are cut by handler->frame
     bool counted_open = false;
+    std::uint32_t messages_in = 0;     ///< whole ones in the inbox, of a message transport
+    std::uint32_t fresh_in = 0;        ///< slices at the inbox's end that settle() has not seen
+    transport::SliceQueue inbox;
+    std::uint32_t want_bytes = 0;      ///< recv_exactly waits for so many
+    std::uint32_t frame_left = 0;      ///< of the message at the inbox's front, when a frame callback has told; 0: unknown
+    QueueLimits limits;
+    std::uint32_t fresh_out = 0;
+    std::uint32_t unkeyed_out = 0;     ///< slices at the outbox's end whose memory may not be known to the link's domain
+    std::uint32_t landed_bytes = 0;
+    Buffer landing;                    ///< recv_into's block
     Error close_reason;
+    std::size_t queued_bytes = 0;      ///< taken by send, not yet sent()
+    std::int64_t receive_idle_ns = INT64_MAX;
+    std::int64_t send_stalled_ns = INT64_MAX;
+    std::uint64_t received_bytes = 0, sent_bytes = 0;
+    transport::SendQueue outbox;       // with what few messages have at its end
+
+    Origin* origin;
+    Connector* connector = nullptr;    ///< while attempts are under way
+    std::uint32_t slot = 0, generation = 0;
+    std::size_t sent_since = 0;        ///< for on_sent
+    memory::RingQueue<int, 4> descriptors;
+    memory::RingQueue<std::uint64_t, 1> keys_in;  ///< one per slice of the inbox with BufferAccess::has_key
+    std::uint64_t invalidated_key = 0; ///< by the message taken last
+    PrivateData* private_data = nullptr;
+    memory::RingQueue<Completion, 1> completions;
+    std::uint32_t operations_out = 0;
+    std::uint64_t next_operation = 1;
     Caps planned_caps;                 ///< before there is a link
     const transport::Scheme* scheme = nullptr;
 
@@ -153,12 +156,8 @@ public:
     } deadline;
     std::int64_t open_by_ns = INT64_MAX;
     std::int64_t shutdown_by_ns = INT64_MAX;
-    std::int64_t receive_idle_ns = INT64_MAX;
-    std::int64_t send_stalled_ns = INT64_MAX;
     std::int64_t last_received_ns = 0;
     std::int64_t last_progress_ns = 0;
-
-    std::uint64_t received_bytes = 0, sent_bytes = 0;
     std::uint64_t receive_pauses = 0, send_pauses = 0;
     Address peer_address;              ///< kept when the link goes
     char peer_text[112] = {};

@@ -50,6 +50,7 @@ public:
         T& first = items_[head_++ & mask_];
         [[maybe_unused]] const T gone(std::move(first));
         first.~T();
+        if (head_ == tail_) head_ = tail_ = 0;  // a queue that is empty each time stays in its first places, which are in the cache
     }
     void clear() noexcept {
         while (!empty()) pop();

@@ -67,8 +67,8 @@ public:
     void shrink() noexcept { slices_.shrink(); }
 
 private:
-    memory::RingQueue<Buffer, 2> slices_;
     std::size_t bytes_ = 0;
+    memory::RingQueue<Buffer, 2> slices_;
 };
 
 /// What a connection or datagram socket wants sent. Core fills it, the port empties it from the front in flush.

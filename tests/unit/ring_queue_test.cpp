@@ -45,6 +45,23 @@ TEST(RingQueueTest, WhatIsLeftGoesWithIt) {
     EXPECT_EQ(Item::alive, 0);
 }
 
+TEST(RingQueueTest, StartsAgainAtItsFirstPlaceWhenItWasEmptied) {
+    RingQueue<int, 4> queue;
+    ASSERT_TRUE(queue.push(1));
+    int* const first = &queue.front();
+    for (int i = 0; i < 10; ++i) {
+        queue.pop();
+        ASSERT_TRUE(queue.push(int(i)));
+        EXPECT_EQ(&queue.front(), first);
+    }
+    queue.pop();
+    ASSERT_TRUE(queue.push_front(7));
+    ASSERT_TRUE(queue.push(8));
+    EXPECT_EQ(queue[0], 7);
+    EXPECT_EQ(queue[1], 8);
+    EXPECT_EQ(queue.size(), 2u);
+}
+
 TEST(RingQueueTest, ShrinksOnlyWhenEmpty) {
     RingQueue<int, 2> queue;
     for (int i = 0; i < 100; ++i) ASSERT_TRUE(queue.push(int(i)));
