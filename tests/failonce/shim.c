@@ -39,6 +39,7 @@ static _Atomic(struct call*) all[CALLS_MAX];
 static const char* chosen;
 static long nth;
 static int chosen_errno;
+static __thread bool spared;
 
 __attribute__((constructor)) static void read_plan(void) {
     const char* which = getenv("FAILONCE_NTH");
@@ -58,7 +59,7 @@ static void enlist(struct call* call) {
 
 /* Counts the call. True: this is the one that fails; errno is set. */
 static bool fails(struct call* call) {
-    if (!atomic_load(&armed)) return false;
+    if (!atomic_load(&armed) || spared) return false;
     const long now = atomic_fetch_add(&call->count, 1) + 1;
     if (now == 1 && !atomic_exchange(&call->enlisted, true)) enlist(call);
     if (now != nth || chosen == NULL || strcmp(chosen, call->name) != 0) return false;
@@ -69,6 +70,11 @@ static bool fails(struct call* call) {
 
 void failonce_arm(void) { atomic_store(&armed, true); }
 void failonce_disarm(void) { atomic_store(&armed, false); }
+bool failonce_spare(bool from_now_on) {
+    const bool before = spared;
+    spared = from_now_on;
+    return before;
+}
 long failonce_injected(void) { return atomic_load(&injected); }
 long failonce_live_blocks(void) { return atomic_load(&live_blocks); }
 void failonce_report(void (*told)(const char* call, long count)) {

@@ -2,6 +2,8 @@
 #ifndef EVPL_TESTS_FAILONCE_SHIM_H
 #define EVPL_TESTS_FAILONCE_SHIM_H
 
+#include <stdbool.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -9,6 +11,8 @@ extern "C" {
 __attribute__((weak)) void failonce_arm(void);
 /* Calls go through again. */
 __attribute__((weak)) void failonce_disarm(void);
+/* Calls of this thread go through, and do not count, from now on, or no longer. Returns what held before. */
+__attribute__((weak)) bool failonce_spare(bool from_now_on);
 /* Counting begins anew; the `nth` allocation from now on fails. */
 __attribute__((weak)) void failonce_fail_memory(long nth);
 /* How often the chosen call was made to fail. */
