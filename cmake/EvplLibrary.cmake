@@ -45,6 +45,11 @@ target_include_directories(evpl_objects SYSTEM PRIVATE ${CARES_INCLUDE_DIRS})
 # fmt is compiled in: users neither see it nor need it.
 target_link_libraries(evpl_objects PRIVATE fmt::fmt-header-only Threads::Threads)
 
+if(EVPL_XLIO_STATIC)
+  set_source_files_properties(${PROJECT_SOURCE_DIR}/src/transport/xlio/table.cpp PROPERTIES COMPILE_DEFINITIONS EVPL_XLIO_STATIC=1)
+  list(APPEND evpl_private_libraries ${EVPL_XLIO_STATIC})
+endif()
+
 add_library(evpl SHARED $<TARGET_OBJECTS:evpl_objects>)
 add_library(evpl_static STATIC $<TARGET_OBJECTS:evpl_objects>)
 add_library(evpl::evpl ALIAS evpl)

@@ -39,6 +39,7 @@ step build make build
 step connects scripts/connects.sh "${CONNECTS:-1000000}"
 step soak env SOAK_S="${SOAK_S:-3600}" scripts/soak.sh
 step xlio env EVPL_TEST_CONNECTS="${CONNECTS:-100000}" EVPL_WATCHDOG_S=1800 build/dev/tests/xlio_tests --gtest_filter='XlioScale.*'
+step xliosample tests/xlio/samples_test.py
 step bench make bench
 printf '%s\n' "" "${rows[@]}"
 exit "$code"

@@ -180,7 +180,8 @@ private:
     // The clock costs as much as all else that an idle turn does: it is read when somebody asks, once per turn.
     mutable std::int64_t now_ns_ = 0;
     mutable bool now_stale_ = true;
-    std::uint64_t busy_since_cycles_ = 0;  ///< of this turn: its start, or the end of its sleep
+    std::uint64_t busy_since_cycles_ = 0;  ///< of this turn: its start, which is the end of a busy one before it, or the end of its sleep
+    bool in_burst_ = false;                ///< the turn before this one was busy, and nothing came between
     std::int64_t last_wait_ns_ = 0;
 
     MemberQueue<&Member::next_marked, &Member::marked> marked_;

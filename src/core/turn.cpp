@@ -211,11 +211,14 @@ void LoopCore::finish_turn(bool busy) noexcept {
     free_buried();
     ++metrics.turns;
     now_stale_ = true;
+    in_burst_ = busy;
     if (!busy) {
         ++metrics.empty_polls;
         return;
     }
-    const std::uint64_t spent = base::cycles() - busy_since_cycles_;
+    const std::uint64_t now = base::cycles();
+    const std::uint64_t spent = now - busy_since_cycles_;
+    busy_since_cycles_ = now;
     busy_cycles += spent;
     if (spent > longest_turn_cycles) longest_turn_cycles = spent;
     // A cycle is never longer than a nanosecond: what is short in cycles is short.
@@ -231,7 +234,7 @@ void LoopCore::count_long_turn(std::uint64_t spent_cycles) noexcept {
 }
 
 bool LoopCore::turn(std::int64_t wait_ns_max) noexcept {
-    busy_since_cycles_ = base::cycles();  // polling that finds something is work, too
+    if (!in_burst_) busy_since_cycles_ = base::cycles();  // polling that finds something is work, too
     const unsigned events = gather(wait_ns_max);
     const std::int64_t started_ns = options.mode == Mode::hybrid ? now_ns() : 0;
     const bool busy = work() + events > 0;
@@ -318,6 +321,7 @@ int LoopCore::run(bool until_idle) noexcept {
     const Current current(heap_);
     running_ = true;
     now_stale_ = true;
+    in_burst_ = false;
     for (;;) {
         if (control->stop_requested() && stop_step()) break;
         if (until_idle && is_idle()) break;
@@ -338,6 +342,7 @@ bool LoopCore::run_once(std::int64_t wait_ns) noexcept {
     running_ = true;
     if (armed_for_host_) disarm_for_host();
     now_stale_ = true;
+    in_burst_ = false;
     bool busy = false;
     if (control->stop_requested() && stop_step()) {
         control->clear_stop();

@@ -71,11 +71,15 @@ class Header(unittest.TestCase):
             good, said = self.compiles(header(first_slot))
             self.assertTrue(good, said)
 
+    def test_a_table_may_grow_at_its_end(self):
+        good, said = self.compiles(header(slots=[*SLOTS, ("uint32_t", "xlio_socket_buf_get_mkey", "struct xlio_buf*")]))
+        self.assertTrue(good, said)
+
     def test_each_change_is_found(self):
         swapped = [*SLOTS[:12], SLOTS[13], SLOTS[12], *SLOTS[14:]]
         other_type = [(r, n, a.replace("unsigned, uintptr_t", "unsigned long, uintptr_t")) for r, n, a in SLOTS]
         other_result = [("void" if n == "xlio_socket_listen" else r, n, a) for r, n, a in SLOTS]
-        for what, text in [("layout", header(56)), ("order", header(slots=swapped)), ("argument", header(slots=other_type)), ("result", header(slots=other_result)),
+        for what, text in [("layout", header(56)), ("end", header(slots=SLOTS[:-1])), ("order", header(slots=swapped)), ("argument", header(slots=other_type)), ("result", header(slots=other_result)),
                            ("callback", header(types=TYPES.replace("xlio_socket_t, uintptr_t, int, int", "xlio_socket_t, uintptr_t, int, long"))),
                            ("field", header(types=TYPES.replace("uint32_t mkey", "uint64_t mkey"))), ("event", header(types=TYPES.replace("ESTABLISHED = 1", "ESTABLISHED = 2"))),
                            ("option", header(types=TYPES.replace("2800", "2801")))]:

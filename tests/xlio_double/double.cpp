@@ -26,13 +26,14 @@
 #include <deque>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "interface.hpp"
+
+extern "C" int xlio_exit();
 
 namespace xlio_double {
 namespace {
@@ -135,6 +136,42 @@ struct Send {
     std::uint64_t sum = 0;
 };
 
+/// Which threads live: a group is its thread's until that one has ended. A group may go on another then, as any program may have it.
+class Threads {
+public:
+    static unsigned current() {
+        static thread_local const Mark mark;
+        return mark.number;
+    }
+    static bool is_alive(unsigned number) {
+        const std::lock_guard lock(all().mutex);
+        return all().numbers.count(number) != 0;
+    }
+
+private:
+    struct All {
+        std::mutex mutex;
+        unsigned last = 0;
+        std::unordered_set<unsigned> numbers;
+    };
+    static All& all() {
+        static All* const one = new All;
+        return *one;
+    }
+    struct Mark {
+        unsigned number;
+        Mark() {
+            const std::lock_guard lock(all().mutex);
+            number = ++all().last;
+            all().numbers.insert(number);
+        }
+        ~Mark() {
+            const std::lock_guard lock(all().mutex);
+            all().numbers.erase(number);
+        }
+    };
+};
+
 std::uint64_t checksum(const std::vector<iovec>& pieces) {
     std::uint64_t sum = 1469598103934665603u;
     for (const iovec& piece : pieces) {
@@ -152,13 +189,14 @@ struct Sock {
     pd_t* pd = nullptr;
     bool listening = false, connecting = false, established = false, readable = false;
     bool closed_told = false, eof = false, errored = false, failed_connect = false;
-    bool destroyed = false, hard = false, shut = false, over = false, in_dirty = false;
+    bool destroyed = false, hard = false, shut = false, over = false, detached = false;
     int error = 0;
     unsigned late = 0;
     std::int64_t give_up_ms = 0;
     std::deque<Send> queue;       // not wholly written
     std::deque<Send> unacked;     // written, waiting for the peer
     std::uint64_t queued_bytes = 0, stream_bytes = 0, written_bytes = 0;
+    std::uint64_t flushed_bytes = 0;  // of the stream: what a flush, or a flag of a send, has let go
 };
 
 struct Group {
@@ -167,7 +205,7 @@ struct Group {
     std::unordered_set<Sock*> socks;
     std::vector<Sock*> ending;    // destroyed by the application
     std::unordered_set<Sock*> sending;
-    std::atomic<std::thread::id> owner{};
+    std::atomic<unsigned> owner{0};  ///< a number of Threads, 0: nobody's yet
     bool polling = false;
     bool in_callback = false;
     std::uint64_t rx_out = 0;
@@ -183,8 +221,8 @@ struct Group {
 };
 
 void check_thread(Group& group, const char* call) {
-    const std::thread::id owner = group.owner.load();
-    if (owner != std::thread::id() && owner != std::this_thread::get_id()) misuse("%s on a thread that does not poll the group", call);
+    const unsigned owner = group.owner.load();
+    if (owner != 0 && owner != Threads::current() && Threads::is_alive(owner)) misuse("%s on a thread that does not poll the group", call);
 }
 void check_outside(Group& group, const char* call) {
     check_thread(group, call);
@@ -279,7 +317,7 @@ int init_ex(const init_attr_t* attr) {
         p.free_rx.push_back(&p.rx[p.rx.size() - 1 - i]);
     }
     p.pds.resize(std::max(knobs.pds, 1u));
-    for (unsigned i = 0; i < p.pds.size(); ++i) p.pds[i].number = i;
+    for (unsigned i = 0; i < p.pds.size(); ++i) p.pds[i].handle = i;
     p.initialised = true;
     if (attr->memory_cb != nullptr) attr->memory_cb(memory, bytes, 0);
     return 0;
@@ -313,7 +351,7 @@ void free_sock(Sock* s) {
 
 int group_destroy(std::uintptr_t handle) {
     auto& group = *reinterpret_cast<Group*>(handle);
-    group.owner = std::this_thread::get_id();
+    group.owner = Threads::current();
     if (group.in_callback || group.polling) misuse("group_destroy inside a poll");
     if (group.rx_out > 0) misuse("group_destroy while %llu receive buffers are out", static_cast<unsigned long long>(group.rx_out));
     while (!group.socks.empty()) {
@@ -327,6 +365,8 @@ int group_destroy(std::uintptr_t handle) {
     delete &group;
     return 0;
 }
+
+void take_acks(Sock& s);
 
 // -- receiving --------------------------------------------------------------------------------------------------------
 
@@ -370,6 +410,7 @@ bool receive_one(Sock& s) {
     }
     const int yes = 1;
     setsockopt(s.fd, IPPROTO_TCP, TCP_QUICKACK, &yes, sizeof yes);
+    take_acks(s);  // a segment's acknowledgement comes before its bytes
     ++group.rx_out;
     upcall(group, [&] { group.attr.rx(reinterpret_cast<std::uintptr_t>(&s), s.userdata, rx->memory + at, std::size_t(n), rx); });
     return true;
@@ -398,10 +439,11 @@ void sock_buf_free(std::uintptr_t handle, buf_t* buf) { group_buf_free(reinterpr
 // -- sending ----------------------------------------------------------------------------------------------------------
 
 void write_out(Sock& s) {
-    while (!s.queue.empty() && !s.errored) {
+    while (!s.queue.empty() && s.queue.front().ends_at <= s.flushed_bytes && !s.errored) {
         iovec some[64];
         int count = 0;
         for (const Send& send : s.queue) {
+            if (send.ends_at > s.flushed_bytes) break;
             std::size_t skip = &send == &s.queue.front() ? send.written : 0;
             for (const iovec& piece : send.pieces) {
                 if (skip >= piece.iov_len) {
@@ -468,6 +510,7 @@ void complete_all(Sock& s) {
 }
 
 void flush(Sock& s) {
+    s.flushed_bytes = s.stream_bytes;
     write_out(s);
     if (knobs.comp_inside) take_acks(s);
 }
@@ -616,7 +659,8 @@ pd_t* sock_get_pd(std::uintptr_t handle) {
 int sock_detach(std::uintptr_t handle) {
     Sock& s = sock_of(handle, "detach");
     check_outside(*s.group, "detach");
-    if (s.listening || !s.established) return fail(EINVAL);
+    if (s.listening) return fail(ENOTSUP);
+    if (!s.established || std::exchange(s.detached, true)) return fail(EINVAL);
     epoll_ctl(s.group->epoll, EPOLL_CTL_DEL, s.fd, nullptr);
     s.group->socks.erase(&s);
     s.group->sending.erase(&s);
@@ -628,6 +672,7 @@ int sock_attach(std::uintptr_t handle, std::uintptr_t group_handle) {
     Sock& s = sock_of(handle, "attach");
     auto& group = *reinterpret_cast<Group*>(group_handle);
     check_outside(group, "attach");
+    if (!std::exchange(s.detached, false)) return fail(EINVAL);
     s.group = &group;
     group.socks.insert(&s);
     watch(s, EPOLLIN | EPOLLRDHUP, EPOLL_CTL_ADD);
@@ -669,6 +714,7 @@ void finish_connect(Sock& s) {
 /// True: the stack has let go of the socket.
 bool end(Sock& s) {
     if (!s.established || s.hard || s.errored || s.listening || now_ms() >= s.give_up_ms) return true;
+    s.flushed_bytes = s.stream_bytes;
     write_out(s);
     if (s.queue.empty() && !std::exchange(s.shut, true)) ::shutdown(s.fd, SHUT_WR);
     for (unsigned i = 0; i < 16 && !s.eof && !s.errored && receive_one(s); ++i) {}
@@ -705,7 +751,7 @@ void end_sockets(Group& group) {
 void group_poll(std::uintptr_t handle) {
     auto& group = *reinterpret_cast<Group*>(handle);
     if (std::exchange(group.polling, true)) misuse("group_poll inside group_poll, or on two threads");
-    group.owner = std::this_thread::get_id();
+    group.owner = Threads::current();
     std::vector<Sock*> sending(group.sending.begin(), group.sending.end());
     for (Sock* s : sending) {
         if (s->destroyed) continue;
@@ -740,6 +786,7 @@ void group_poll(std::uintptr_t handle) {
 
 // -- the tables -------------------------------------------------------------------------------------------------------
 
+#ifndef XLIO_DOUBLE_LINKED
 int no_rule(const char*, int, const char*) { return 0; }
 
 struct Table {
@@ -747,8 +794,25 @@ struct Table {
     std::uint64_t cap_mask;
     void* slots[40];
 };
+#endif
 
 }  // namespace
+
+void fill_slots(void** slots) {
+    void* ultra[ultra_slots] = {
+        reinterpret_cast<void*>(&init_ex),          reinterpret_cast<void*>(&xlio_exit),        reinterpret_cast<void*>(&group_create),
+        reinterpret_cast<void*>(&group_destroy),    reinterpret_cast<void*>(&group_poll),       reinterpret_cast<void*>(&sock_create),
+        reinterpret_cast<void*>(&sock_destroy),     reinterpret_cast<void*>(&sock_update),      reinterpret_cast<void*>(&sock_setsockopt),
+        reinterpret_cast<void*>(&sock_getsockname), reinterpret_cast<void*>(&sock_getpeername), reinterpret_cast<void*>(&sock_bind),
+        reinterpret_cast<void*>(&sock_connect),     reinterpret_cast<void*>(&sock_listen),      reinterpret_cast<void*>(&sock_get_pd),
+        reinterpret_cast<void*>(&sock_detach),      reinterpret_cast<void*>(&sock_attach),      reinterpret_cast<void*>(&sock_send),
+        reinterpret_cast<void*>(&sock_sendv),       reinterpret_cast<void*>(&group_flush),      reinterpret_cast<void*>(&sock_flush),
+        reinterpret_cast<void*>(&sock_buf_free),    reinterpret_cast<void*>(&group_buf_free),
+    };
+    if (knobs.memory) fill_memory_slots(ultra, reinterpret_cast<void*>(&xlio_exit));
+    std::memcpy(slots, ultra, sizeof ultra);
+}
+
 }  // namespace xlio_double
 
 using namespace xlio_double;
@@ -783,29 +847,20 @@ extern "C" {
     return 0;
 }
 
+#ifndef XLIO_DOUBLE_LINKED
 [[gnu::visibility("default")]] int getsockopt(int fd, int level, int name, void* value, socklen_t* size) noexcept {
     if (fd != -2 || level != SOL_SOCKET || name != 2800) return int(syscall(SYS_getsockopt, fd, level, name, value, size));
     static Table table;
-    void* ultra[ultra_slots] = {
-        reinterpret_cast<void*>(&init_ex),          reinterpret_cast<void*>(&xlio_exit),        reinterpret_cast<void*>(&group_create),
-        reinterpret_cast<void*>(&group_destroy),    reinterpret_cast<void*>(&group_poll),       reinterpret_cast<void*>(&sock_create),
-        reinterpret_cast<void*>(&sock_destroy),     reinterpret_cast<void*>(&sock_update),      reinterpret_cast<void*>(&sock_setsockopt),
-        reinterpret_cast<void*>(&sock_getsockname), reinterpret_cast<void*>(&sock_getpeername), reinterpret_cast<void*>(&sock_bind),
-        reinterpret_cast<void*>(&sock_connect),     reinterpret_cast<void*>(&sock_listen),      reinterpret_cast<void*>(&sock_get_pd),
-        reinterpret_cast<void*>(&sock_detach),      reinterpret_cast<void*>(&sock_attach),      reinterpret_cast<void*>(&sock_send),
-        reinterpret_cast<void*>(&sock_sendv),       reinterpret_cast<void*>(&group_flush),      reinterpret_cast<void*>(&sock_flush),
-        reinterpret_cast<void*>(&sock_buf_free),    reinterpret_cast<void*>(&group_buf_free),
-    };
-    if (knobs.memory) fill_memory_slots(ultra, reinterpret_cast<void*>(&xlio_exit));
     const bool a = knobs.layout == "A" || knobs.layout == "crossed";
     table.magic = knobs.layout == "garbage" ? 0x6f6e6f6e6f6e6f6e : 0x4f494c584144564e;
     table.cap_mask = knobs.layout == "old" ? 0x3fff : a ? 0x2819 : 0x2818;
     const std::size_t first = knobs.layout == "old" ? 13 : knobs.layout == "A" ? 4 : 3;  // "crossed": A's mask over B's slots
     for (void*& slot : table.slots) slot = reinterpret_cast<void*>(&no_rule);
-    std::memcpy(&table.slots[first], ultra, sizeof ultra);
+    fill_slots(&table.slots[first]);
     if (*size < sizeof(void*)) return fail(EINVAL);
     void* const at = &table;
     std::memcpy(value, &at, sizeof at);
     return 0;
 }
+#endif
 }

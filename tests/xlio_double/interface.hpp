@@ -43,8 +43,9 @@ struct send_attr_t {
     std::uint32_t mkey;
     std::uintptr_t userdata_op;
 };
-struct pd_t {
-    unsigned number;
+struct pd_t {  // as ibv_pd begins
+    void* context;
+    std::uint32_t handle;
 };
 struct mr_t {
     void* context;
@@ -56,7 +57,6 @@ struct mr_t {
 enum { ESTABLISHED = 1, TERMINATED, CLOSED, ERROR };
 enum { SEND_FLUSH = 1, SEND_INLINE = 2 };
 
-
 constexpr std::size_t ultra_slots = 23;
 
 /// Told to the user of the library who breaks its rules; ends the program unless `strict=0`.
@@ -65,6 +65,9 @@ extern const Knobs knobs;
 
 /// What init does, in both modes: one block from the attr's allocator. Null: no memory.
 void* pool_memory(const init_attr_t* attr, std::size_t bytes);
+
+/// The functions in the order of the real library's table, those of the mode that the knobs say.
+void fill_slots(void** slots);
 
 /// memory.cpp: the functions that take the place of those over kernel sockets when the knob `memory` is set.
 void fill_memory_slots(void* (&slots)[ultra_slots], void* exit);

@@ -70,7 +70,7 @@ struct State {
     std::vector<Rx> rx;
     Rx* free_rx = nullptr;
     std::size_t free_count = 0;
-    pd_t pd{0};
+    pd_t pd{nullptr, 0};
     Group* group = nullptr;
     std::uint16_t next_port = 20000;
     bool initialised = false;

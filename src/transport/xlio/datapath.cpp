@@ -176,7 +176,8 @@ void XlioPort::give_back(void* context) noexcept {
 }
 
 void XlioPort::deliver(XlioLink& link, Buffer&& bytes) {
-    if (link.known && link.state == XlioLink::State::open) return link.sink->delivered(std::move(bytes), {});
+    static constexpr Arrival nothing_else{};  // one for all: it need not be made for each
+    if (link.known && link.state == XlioLink::State::open) return link.sink->delivered(std::move(bytes), nothing_else);
     if (link.early.bytes() >= early_bytes_most) link.failure = ENOBUFS;
     else if (!link.early.push(std::move(bytes))) link.failure = ENOMEM;
     touch(link);
@@ -195,17 +196,15 @@ void XlioPort::completed(XlioLink& link, std::uintptr_t operation) {
         completed_meanwhile_ = std::max(completed_meanwhile_, operation);
         return;
     }
-    if (operation <= link.done_operations || operation >= link.next_operation) return;
+    const std::uintptr_t oldest = link.next_operation - link.requests.size();
+    if (operation < oldest || operation >= link.next_operation) return;
     std::size_t bytes = 0;
-    while (link.done_operations < operation) {
+    for (std::uintptr_t left = operation - oldest + 1; left > 0; --left) {
         const Request request = link.requests.front();
         link.requests.pop();
-        link.in_flight_bytes -= request.bytes;
-        if (!request.by_reference) continue;
-        ++link.done_operations;
-        --link.references_out;
+        link.in_flight_bytes -= request.bytes + request.inline_bytes;
         bytes += request.bytes;
-        for (unsigned i = 0; i < request.slices; ++i) link.with_stack.pop();
+        for (std::uint32_t i = 0; i < request.slices; ++i) link.with_stack.pop();
     }
     touch(link);
     if (link.state == XlioLink::State::open) link.sink->sent(bytes);
@@ -226,35 +225,39 @@ Flushed XlioPort::flush(Link& base) {
 bool XlioPort::push_outbox(XlioLink& link) {
     const InStack in(*this);
     SendQueue& outbox = *link.outbox;
+    std::size_t inline_bytes = 0;
     bool unflushed = false;
     sending_ = &link;
     while (!outbox.empty() && has_room(link) && link.failure == 0) {
-        if (outbox[0].empty()) {
+        const std::uint32_t bytes = outbox[0].size();
+        if (bytes == 0) {
             outbox.pop();
             continue;
         }
-        const bool few = outbox[0].size() <= link.inline_bytes && link.inline_run + outbox[0].size() <= inline_run_bytes;
+        const bool few = bytes <= link.inline_bytes && link.inline_run + bytes <= inline_run_bytes;
         if (!(few ? send_inline(link) : send_by_reference(link))) break;
-        unflushed = true;
+        if (few) inline_bytes += bytes;
+        unflushed = outbox.bytes() > 0;
     }
     sending_ = nullptr;
     if (const std::uintptr_t operation = std::exchange(completed_meanwhile_, 0); operation != 0) [[unlikely]] completed(link, operation);
     if (unflushed) calls_.socket_flush(link.socket);
+    if (inline_bytes > 0) link.sink->sent(inline_bytes);
     return outbox.empty();
 }
+
+/// What the send of so many bytes asks for besides: the last one is flushed.
+unsigned XlioPort::flush_flag(const XlioLink& link, std::uint64_t bytes) noexcept { return bytes == link.outbox->bytes() ? abi::send_flush : 0; }
 
 /// One vector: with several the stack may take the first and refuse the second.
 bool XlioPort::send_inline(XlioLink& link) {
     SendQueue& outbox = *link.outbox;
     const std::uint32_t bytes = outbox[0].size();
-    if (!link.requests.reserve(1)) return refused(link, ENOMEM);
-    const abi::SendAttr attr{abi::send_inline, 0, 0};
+    const abi::SendAttr attr{abi::send_inline | flush_flag(link, bytes), 0, 0};
     if (calls_.socket_send(link.socket, outbox[0].data(), bytes, &attr) != 0) return refused(link, errno);
-    (void)link.requests.push({bytes, 0, false});  // reserved
     link.inline_run += bytes;
     link.in_flight_bytes += bytes;
     outbox.pop();
-    link.sink->sent(bytes);
     return true;
 }
 
@@ -263,7 +266,7 @@ bool XlioPort::send_by_reference(XlioLink& link) {
     SendQueue& outbox = *link.outbox;
     auto& domain = static_cast<Domain&>(*link.domain);
     iovec pieces[gather_most];
-    Request request{0, 0, true};
+    Request request{0, link.inline_run, 0};
     std::uint32_t lkey = 0;
     const std::uint64_t room = std::min<std::uint64_t>(send_bytes_most, link.window_bytes - link.in_flight_bytes);
     for (std::uint32_t i = 0; i < outbox.count() && request.slices < gather_most && request.bytes < room; ++i) {
@@ -282,12 +285,11 @@ bool XlioPort::send_by_reference(XlioLink& link) {
         request.bytes += part;
     }
     if (!link.requests.reserve(1) || !link.with_stack.reserve(request.slices)) return refused(link, ENOMEM);
-    const abi::SendAttr attr{0, lkey, std::uintptr_t(link.next_operation)};
+    const abi::SendAttr attr{flush_flag(link, request.bytes), lkey, std::uintptr_t(link.next_operation)};
     const int failed = request.slices == 1 ? calls_.socket_send(link.socket, pieces[0].iov_base, pieces[0].iov_len, &attr)
                                            : calls_.socket_sendv(link.socket, pieces, request.slices, &attr);
     if (failed != 0) return refused(link, errno);
     ++link.next_operation;
-    ++link.references_out;
     link.in_flight_bytes += request.bytes;
     link.inline_run = 0;
     for (unsigned i = 0; i < request.slices; ++i) {  // reserved
@@ -353,7 +355,7 @@ void XlioPort::settle(XlioLink& link) {
         const bool room = std::exchange(link.is_short, false) || link.in_flight_bytes <= link.window_bytes / 2;
         if (link.finishing) {
             if (room && !link.outbox->empty()) push_outbox(link);
-            const bool done = link.failure == 0 && link.outbox->empty() && link.references_out == 0;
+            const bool done = link.failure == 0 && link.outbox->empty() && link.requests.empty();
             if (done && is_quiet(link)) end_link(link, Error(Errc::end, Step::close, Who::local), false);
         } else if (link.blocked && room) {
             link.blocked = false;

@@ -85,39 +85,18 @@ EVPL_FIELD(SendAttr, operation, xlio_socket_send_attr, userdata_op)
 // -- the table
 
 constexpr std::size_t first_slot = offsetof(xlio_api_t, xlio_init_ex);
+/// A table may grow at its end.
 constexpr bool is_known() {
     for (const Layout& layout : layouts)
-        if (layout.first_slot == first_slot && layout.table_bytes == sizeof(xlio_api_t)) return true;
+        if (layout.first_slot == first_slot && layout.table_bytes <= sizeof(xlio_api_t)) return true;
     return false;
 }
 static_assert(is_known(), "a layout of the function table that we do not know");
 
-#define EVPL_SLOT_IS(ours, theirs)                                                                              \
+#define EVPL_SLOT_IS(ours, theirs, result, arguments)                                                           \
     static_assert(offsetof(xlio_api_t, theirs) == first_slot + slot_##ours * sizeof(void*), #theirs);           \
     static_assert(same<decltype(Calls::ours), decltype(xlio_api_t::theirs)>, #theirs);
-EVPL_SLOT_IS(init, xlio_init_ex)
-EVPL_SLOT_IS(exit, xlio_exit)
-EVPL_SLOT_IS(group_create, xlio_poll_group_create)
-EVPL_SLOT_IS(group_destroy, xlio_poll_group_destroy)
-EVPL_SLOT_IS(group_poll, xlio_poll_group_poll)
-EVPL_SLOT_IS(socket_create, xlio_socket_create)
-EVPL_SLOT_IS(socket_destroy, xlio_socket_destroy)
-EVPL_SLOT_IS(socket_update, xlio_socket_update)
-EVPL_SLOT_IS(socket_setsockopt, xlio_socket_setsockopt)
-EVPL_SLOT_IS(socket_getsockname, xlio_socket_getsockname)
-EVPL_SLOT_IS(socket_getpeername, xlio_socket_getpeername)
-EVPL_SLOT_IS(socket_bind, xlio_socket_bind)
-EVPL_SLOT_IS(socket_connect, xlio_socket_connect)
-EVPL_SLOT_IS(socket_listen, xlio_socket_listen)
-EVPL_SLOT_IS(socket_get_pd, xlio_socket_get_pd)
-EVPL_SLOT_IS(socket_detach_group, xlio_socket_detach_group)
-EVPL_SLOT_IS(socket_attach_group, xlio_socket_attach_group)
-EVPL_SLOT_IS(socket_send, xlio_socket_send)
-EVPL_SLOT_IS(socket_sendv, xlio_socket_sendv)
-EVPL_SLOT_IS(group_flush, xlio_poll_group_flush)
-EVPL_SLOT_IS(socket_flush, xlio_socket_flush)
-EVPL_SLOT_IS(socket_buf_free, xlio_socket_buf_free)
-EVPL_SLOT_IS(group_buf_free, xlio_poll_group_buf_free)
+EVPL_XLIO_SLOTS(EVPL_SLOT_IS)
 #undef EVPL_SLOT_IS
 
 }  // namespace

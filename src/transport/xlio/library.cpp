@@ -83,10 +83,11 @@ private:
     void load() {
         const char* const path = setting("library", "libxlio.so.3");
         keep_quiet();
-        if (!survives(path)) return;
+        if (!is_linked_in && !survives(path)) return;
         const char* name = "";
         if (const Obstacle obstacle = open_library(path, calls_, name)) return fail(obstacle.reason.c_str(), obstacle.remedy.c_str());
-        std::snprintf(found_, sizeof found_, "%.120s, function table %s", path, name);
+        if (is_linked_in) std::snprintf(found_, sizeof found_, "libxlio is linked in");
+        else std::snprintf(found_, sizeof found_, "%.120s, function table %s", path, name);
         reason_ = found_;
         stage_ = Stage::loaded;
     }

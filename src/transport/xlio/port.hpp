@@ -40,11 +40,12 @@ struct Owner {
     bool is_listening = false;
 };
 
-/// A send that the stack has. By reference: its buffers are the next `slices` of XlioLink::with_stack.
+/// A send by reference that the stack has: its buffers are the next `slices` of XlioLink::with_stack. Its completion says of the bytes that
+/// went inline before it, too, that they have arrived.
 struct Request {
     std::uint32_t bytes = 0;
-    std::uint16_t slices = 0;
-    bool by_reference = false;
+    std::uint32_t inline_bytes = 0;
+    std::uint32_t slices = 0;
 };
 
 class XlioListening;
@@ -62,9 +63,7 @@ public:
     std::uint32_t inline_run = 0;  ///< bytes sent inline since the last send by reference
     std::uint32_t window_bytes = 0;
     std::uint64_t in_flight_bytes = 0;
-    std::uint64_t next_operation = 1;  ///< of the next send by reference
-    std::uint64_t done_operations = 0;
-    std::uint32_t references_out = 0;
+    std::uint64_t next_operation = 1;  ///< of the next send by reference; those of `requests` precede it
     abi::Socket socket = 0;
     memory::RingQueue<Request, 8> requests;
     SliceQueue with_stack;
@@ -194,6 +193,7 @@ private:
     void touch(XlioLink& link) noexcept;
     void touch_short() noexcept;
     bool push_outbox(XlioLink& link);
+    static unsigned flush_flag(const XlioLink& link, std::uint64_t bytes) noexcept;
     bool send_inline(XlioLink& link);
     bool send_by_reference(XlioLink& link);
     bool refused(XlioLink& link, int error) noexcept;

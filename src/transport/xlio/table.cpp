@@ -32,6 +32,7 @@ const void* const* slots_at(const abi::TableHead* table, std::size_t offset) noe
     return reinterpret_cast<const void* const*>(reinterpret_cast<const std::byte*>(table) + offset);
 }
 
+#ifndef EVPL_XLIO_STATIC
 /// libibverbs comes with the library; a library that brings the calls itself is asked first.
 bool load_verbs(void* library, abi::Calls& calls) noexcept {
     void* source = library;
@@ -41,6 +42,7 @@ bool load_verbs(void* library, abi::Calls& calls) noexcept {
     calls.dereg_mr = reinterpret_cast<decltype(calls.dereg_mr)>(dlsym(source, "ibv_dereg_mr"));
     return calls.reg_mr != nullptr && calls.dereg_mr != nullptr;
 }
+#endif
 
 // What the library keeps its buffers in. It asks once, for all of them; we give it ordinary memory that may become huge pages.
 void* allocate(std::size_t bytes) noexcept {
@@ -73,6 +75,35 @@ const void* const* find_slots(const abi::TableHead* table, const void* exit, con
     return nullptr;
 }
 
+#ifdef EVPL_XLIO_STATIC
+}  // namespace evpl::transport::xlio
+
+// Linked in, the functions have their own names, and nothing stands between them and us. libibverbs is linked, too.
+extern "C" {
+namespace evpl::transport::xlio::abi {
+#define EVPL_LINKED(name, theirs, result, arguments) result theirs arguments;
+EVPL_XLIO_SLOTS(EVPL_LINKED)
+#undef EVPL_LINKED
+MemoryRegion* ibv_reg_mr(ProtectionDomain*, void* at, std::size_t bytes, int access);
+int ibv_dereg_mr(MemoryRegion*);
+}  // namespace evpl::transport::xlio::abi
+}
+
+namespace evpl::transport::xlio {
+
+Obstacle open_library(const char*, abi::Calls& calls, const char*& layout) {
+#define EVPL_TAKE(name, theirs, result, arguments) calls.name = &abi::theirs;
+    EVPL_XLIO_SLOTS(EVPL_TAKE)
+#undef EVPL_TAKE
+    calls.reg_mr = &abi::ibv_reg_mr;
+    calls.dereg_mr = &abi::ibv_dereg_mr;
+    layout = "none";
+    return {};
+}
+const bool is_linked_in = true;
+#else
+const bool is_linked_in = false;
+
 Obstacle open_library(const char* path, abi::Calls& calls, const char*& layout) {
     void* const handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);  // stays: it leaves a thread behind
     if (handle == nullptr) {
@@ -93,6 +124,7 @@ Obstacle open_library(const char* path, abi::Calls& calls, const char*& layout) 
     if (!load_verbs(handle, calls)) return {"libibverbs.so.1 cannot be loaded", "install libibverbs1"};
     return {};
 }
+#endif
 
 abi::InitAttr init_attributes(void (*registered)(void*, std::size_t, std::size_t)) noexcept { return {0, registered, &allocate, &keep}; }
 

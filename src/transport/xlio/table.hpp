@@ -9,6 +9,9 @@ namespace evpl::transport::xlio {
 /// the one pointer whose place proves the layout. Reads no more than the largest table that fits what the mask says.
 const void* const* find_slots(const abi::TableHead* table, const void* exit, const char*& name, char (&why)[200]) noexcept;
 
+/// The library is part of the program (EVPL_XLIO_STATIC of the build): there is nothing to load, and no table.
+extern const bool is_linked_in;
+
 /// Loads the library at `path` for good, without its symbols taking anything over, and fills in `calls`, those of libibverbs too. `layout`
 /// gets the name of its table. An obstacle: `calls` is not to be used. Throws std::bad_alloc.
 Obstacle open_library(const char* path, abi::Calls& calls, const char*& layout);
