@@ -46,7 +46,9 @@ public:
         }
         return *this;
     }
-    ~Buffer() { reset(); }
+    ~Buffer() {
+        if (block_ != nullptr && --block_->refs == 0) detail::release_block(block_);
+    }
 
     /// The first byte; may be written, also while other slices share the block. Null or dangling when empty.
     std::byte* data() const noexcept { return data_; }

@@ -32,7 +32,8 @@ public:
         return *this;
     }
     ~Chain() {
-        if (count_ != 0 || !is_inline()) clear();
+        if (!is_inline()) [[unlikely]] clear();
+        for (Buffer *slice = slices_, *last = slice + count_; slice != last; ++slice) slice->~Buffer();
     }
 
     /// Sum of the slices' sizes in bytes.
@@ -87,8 +88,9 @@ private:
     bool grow(std::uint32_t wanted) noexcept;
     void take(Chain& other) noexcept {
         if (!other.is_inline()) [[unlikely]] return take_array(other);
-        for (std::uint32_t i = 0; i < other.count_; ++i) new (slices_ + i) Buffer(std::move(other.slices_[i]));
         count_ = std::exchange(other.count_, 0);
+        Buffer* from = other.slices_;
+        for (Buffer *to = slices_, *last = to + count_; to != last; ++to, ++from) new (to) Buffer(std::move(*from));
         size_bytes_ = std::exchange(other.size_bytes_, 0);
     }
     void take_array(Chain& other) noexcept;

@@ -63,6 +63,18 @@ Chain ConnectionState::take(std::size_t max_bytes) noexcept {
         max_bytes = std::min<std::size_t>(max_bytes, frame_left);
     }
     const bool whole_messages = is_message();
+    if (whole_messages && inbox.count() > 0) {  // mostly one slice
+        Buffer& only = inbox[0];
+        const std::uint32_t size = only.size();
+        if (size > 0 && size <= max_bytes && BufferAccess::flags(only) == BufferAccess::end_of_message) [[likely]] {
+            BufferAccess::set_flags(only, 0);
+            (void)out.append(std::move(only));  // it has room
+            inbox.pop_moved(size);
+            message_taken(BufferAccess::end_of_message);
+            after_take();
+            return out;
+        }
+    }
     std::size_t left = max_bytes;
     while (inbox.count() > 0 && left > 0) {
         Buffer& first = inbox[0];
@@ -108,38 +120,53 @@ Result<Chain> ConnectionState::take_message() noexcept {
 
 // -- send ------------------------------------------------------------------------------------------------------
 
+/// The slices of a message, or none of an empty one, or some of a stream. False: no memory.
+bool ConnectionState::push_slices(std::span<Buffer> slices, int descriptor, std::uint64_t key) noexcept {
+    const bool message = is_message();
+    const std::uint32_t end_flags = key == 0 ? BufferAccess::end_of_message : BufferAccess::end_of_message | BufferAccess::has_key;
+    const auto more = std::max(std::uint32_t(slices.size()), 1u);
+    if (!outbox.reserve(more) || (key != 0 && !outbox.keys.push(std::move(key)))) return false;
+    for (std::size_t i = 0; i < slices.size(); ++i) {
+        std::uint32_t flags = message && i + 1 == slices.size() ? end_flags : 0;
+        if (i == 0 && descriptor >= 0) flags |= BufferAccess::has_descriptor;
+        BufferAccess::set_flags(slices[i], flags);
+        outbox.push_reserved(std::move(slices[i]));
+    }
+    if (slices.empty()) {  // an empty message
+        Buffer mark;
+        BufferAccess::set_flags(mark, end_flags);
+        outbox.push_reserved(std::move(mark));
+    }
+    fresh_out += more;  // both count slices from the end
+    unkeyed_out += more;
+    return true;
+}
+
 /// `descriptor`: -1, or travels with the first byte. `key`: 0, or taken back by the message.
 Flow ConnectionState::push(Chain&& bytes, int descriptor, std::uint64_t key) noexcept {
-    if (!may_send()) return Flow(Flow::State::refused, Errc::misuse);
+    if (!may_send()) [[unlikely]] return Flow(Flow::State::refused, Errc::misuse);
     const std::size_t size = bytes.size();
     const bool message = is_message();
-    if (message && size > caps_now().message_bytes_max) return Flow(Flow::State::refused, Errc::too_large);
+    if (message && size > caps_now().message_bytes_max) [[unlikely]] return Flow(Flow::State::refused, Errc::too_large);
     const auto slices = bytes.slices();
     if (!slices.empty() || message) {
-        const std::uint32_t end_flags = key == 0 ? BufferAccess::end_of_message : BufferAccess::end_of_message | BufferAccess::has_key;
-        if (!outbox.reserve(std::uint32_t(slices.size()) + 1) || (key != 0 && !outbox.keys.push(std::move(key)))) {
+        bool pushed = true;
+        if (slices.size() == 1 && descriptor < 0 && key == 0 && outbox.reserve(1)) [[likely]] {
+            BufferAccess::set_flags(slices[0], message ? BufferAccess::end_of_message : 0);
+            outbox.push_reserved(std::move(slices[0]));
+            ++fresh_out;
+            ++unkeyed_out;
+        } else {
+            pushed = push_slices(slices, descriptor, key);
+        }
+        if (!pushed) [[unlikely]] {
             begin_close(Error(Errc::out_of_memory, Step::send));
             return Flow(Flow::State::refused, Errc::out_of_memory);
         }
         if (queued_bytes == 0 && send_stalled_ns != INT64_MAX) last_progress_ns = core.now_ns();
-        for (std::size_t i = 0; i < slices.size(); ++i) {
-            std::uint32_t flags = message && i + 1 == slices.size() ? end_flags : 0;
-            if (i == 0 && descriptor >= 0) flags |= BufferAccess::has_descriptor;
-            BufferAccess::set_flags(slices[i], flags);
-            (void)outbox.push(std::move(slices[i]));  // reserved
-            ++fresh_out;
-            ++unkeyed_out;
-        }
-        if (slices.empty()) {  // an empty message
-            Buffer mark;
-            BufferAccess::set_flags(mark, end_flags);
-            (void)outbox.push(std::move(mark));
-            ++fresh_out;  // both count slices from the end
-            ++unkeyed_out;
-        }
         queued_bytes += size;
         if (send_stalled_ns != INT64_MAX && !deadline.is_set()) arm_deadlines();
-        if (queued_bytes > limits.send_hard) {
+        if (queued_bytes > limits.send_hard) [[unlikely]] {
             begin_close(Error(Errc::send_limit, Step::send));
             return Flow(Flow::State::refused, Errc::send_limit);
         }

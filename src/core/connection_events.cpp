@@ -85,7 +85,7 @@ void ConnectionState::attach(transport::Link& made) noexcept {
     link = &made;
     made.sink = this;
     made.outbox = &outbox;
-    planned_caps = *made.caps;  // still asked for in on_close
+    plan(*made.caps);  // still asked for in on_close
     if (made.caps->kind == Kind::message) by_frames = false;
     if (made.awaits_accept) note(ev_asked);
 }
@@ -122,27 +122,17 @@ void ConnectionState::opened() {
     if (phase == Phase::opening) note(ev_open);
 }
 
-bool ConnectionState::store(Buffer&& bytes, std::uint32_t flags) noexcept {
-    BufferAccess::set_flags(bytes, flags);
-    if (inbox.push(std::move(bytes))) [[likely]] {
-        ++fresh_in;
-        return true;
+void ConnectionState::take_descriptors(std::span<const int> came) noexcept {
+    for (int fd : came) {
+        if (phase > Phase::open || !descriptors.push(std::move(fd))) ::close(fd);
     }
-    begin_close(Error(Errc::out_of_memory, Step::recv));
-    return false;
 }
 
 void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
-    for (int fd : arrival.descriptors) {
-        if (phase > Phase::open || !descriptors.push(std::move(fd))) ::close(fd);
-    }
-    if (phase > Phase::open) return;
-    const std::uint32_t size = bytes.size();
-    received_bytes += size;
-    core.metrics.received_bytes += size;
-    ++core.metrics.received_messages;
-    note_received();
-    if (arrival.truncated) return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
+    if (!arrival.descriptors.empty()) [[unlikely]] take_descriptors(arrival.descriptors);
+    if (phase > Phase::open) [[unlikely]] return;
+    count_received(bytes.size(), 1);
+    if (arrival.truncated) [[unlikely]] return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
     if (landing && !landing_done) [[unlikely]] {
         land(bytes);
         if (bytes.empty() && !arrival.end_of_message) return;
@@ -152,14 +142,35 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
         flags |= BufferAccess::has_key;
         if (!keys_in.push(std::move(key))) return begin_close(Error(Errc::out_of_memory, Step::recv));
     }
-    if (!store(std::move(bytes), flags)) return;
+    BufferAccess::set_flags(bytes, flags);
+    if (!inbox.push(std::move(bytes))) [[unlikely]] return begin_close(Error(Errc::out_of_memory, Step::recv));
+    ++fresh_in;
     messages_in += arrival.end_of_message ? 1 : 0;
     // A peer must not use up what the process may open.
     if (!arrival.descriptors.empty() && descriptors.size() >= descriptors_most) [[unlikely]] set_pause(true);
-    if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]] {
-        if (caps_now().receive_pause && inbox.bytes() >= receive_most()) set_pause(true);
-    }
+    if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]] pause_at_limit();
     note(ev_recv);
+}
+
+void ConnectionState::delivered_messages(std::span<Buffer> messages) {
+    if (phase > Phase::open) [[unlikely]] return;
+    const auto count = std::uint32_t(messages.size());
+    if (!inbox.reserve(count)) [[unlikely]] return begin_close(Error(Errc::out_of_memory, Step::recv));
+    std::size_t bytes = 0;
+    for (Buffer& message : messages) {
+        bytes += message.size();
+        BufferAccess::set_flags(message, BufferAccess::end_of_message);
+        inbox.push_reserved(std::move(message));
+    }
+    count_received(bytes, count);
+    fresh_in += count;
+    messages_in += count;
+    if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]] pause_at_limit();
+    note(ev_recv);
+}
+
+void ConnectionState::pause_at_limit() noexcept {
+    if (caps_now().receive_pause && inbox.bytes() >= receive_most()) set_pause(true);
 }
 
 std::size_t ConnectionState::receive_most() noexcept {

@@ -24,6 +24,7 @@ public:
     // -- Sink: takes note, calls nobody
     void opened() override;
     void delivered(Buffer&& bytes, const transport::Arrival& arrival) override;
+    void delivered_messages(std::span<Buffer> messages) override;
     void landed(std::uint32_t bytes) override;
     void ended() override;
     void sent(std::size_t bytes) override;
@@ -42,6 +43,10 @@ public:
     bool is_connection() const noexcept override { return true; }
     void destroy() noexcept override;
 
+    void plan(const Caps& caps) noexcept {
+        planned_caps = caps;
+        kind = caps.kind;
+    }
     /// A link that will open, or has opened, is this connection's.
     void attach(transport::Link& link) noexcept;
     /// Every attempt failed.
@@ -65,11 +70,12 @@ public:
     Chain take(std::size_t max_bytes) noexcept;
     Result<Chain> take_message() noexcept;
     Flow push(Chain&& bytes, int descriptor, std::uint64_t key = 0) noexcept;
+    [[gnu::noinline]] bool push_slices(std::span<Buffer> slices, int descriptor, std::uint64_t key) noexcept;
     void begin_close(Error reason) noexcept;
     void begin_shutdown(Limit limit) noexcept;
     void flush_now() noexcept;
     bool may_send() const noexcept { return phase <= Phase::open && !send_ended; }
-    bool is_message() const noexcept { return caps_now().kind == Kind::message; }
+    bool is_message() const noexcept { return kind == Kind::message; }
     const Caps& caps_now() const noexcept { return link != nullptr ? *link->caps : planned_caps; }
     void after_take() noexcept;
     void message_taken(std::uint32_t flags) noexcept;
@@ -80,6 +86,13 @@ public:
     void note_received() noexcept {
         if (receive_idle_ns != INT64_MAX) last_received_ns = core.now_ns();
     }
+    void count_received(std::size_t bytes, std::size_t deliveries) noexcept {
+        received_bytes += bytes;
+        core.metrics.received_bytes += bytes;
+        core.metrics.received_messages += deliveries;
+        note_received();
+    }
+    void pause_at_limit() noexcept;
     /// Unread bytes at which reading stops: more than the limit while the next message or recv_exactly needs it.
     std::size_t receive_most() noexcept;
     void end_beyond_limit() noexcept;
@@ -119,7 +132,7 @@ public:
     bool receive_paused = false;
     bool landing_done = false;
     bool by_frames = false;            ///< messages are cut by handler->frame
-    bool counted_open = false;
+    Kind kind = Kind::stream;          ///< as in planned_caps
     std::uint32_t messages_in = 0;     ///< whole ones in the inbox, of a message transport
     std::uint32_t fresh_in = 0;        ///< slices at the inbox's end that settle() has not seen
     transport::SliceQueue inbox;
@@ -148,7 +161,8 @@ public:
     memory::RingQueue<Completion, 1> completions;
     std::uint32_t operations_out = 0;
     std::uint64_t next_operation = 1;
-    Caps planned_caps;                 ///< before there is a link
+    Caps planned_caps;                 ///< before there is a link; then the link's, as they were when it came
+    bool counted_open = false;
     const transport::Scheme* scheme = nullptr;
 
     struct Deadline : Alarm {
@@ -180,7 +194,7 @@ private:
     bool give_keys(memory::Domain& domain) noexcept;
     void land(Buffer& bytes) noexcept;
     void deadline_due() noexcept;
-    bool store(Buffer&& bytes, std::uint32_t flags) noexcept;
+    [[gnu::noinline]] void take_descriptors(std::span<const int> came) noexcept;
     void check_frame() noexcept;
     bool make_head(std::uint32_t wanted) noexcept;
 };

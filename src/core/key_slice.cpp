@@ -46,11 +46,17 @@ Keyed key_slice(LoopCore& core, memory::Domain& domain, Buffer& slice) noexcept 
 
 Keyed key_tail(LoopCore& core, memory::Domain& domain, transport::SliceQueue& queue, std::uint32_t& unkeyed) noexcept {
     const std::uint32_t count = queue.count();
+    const detail::Block* known = nullptr;  // its slab has a key; slices of a batch mostly lie in one block
     for (std::uint32_t i = count - std::min(unkeyed, count); i < count; ++i) {
+        if (known != nullptr && BufferAccess::block(queue[i]) == known) continue;
         const Keyed keyed = key_slice(core, domain, queue[i]);
-        if (keyed != Keyed::yes) return keyed;
-        unkeyed = count - i - 1;
+        if (keyed != Keyed::yes) {
+            unkeyed = count - i;
+            return keyed;
+        }
+        if (!queue[i].empty()) known = BufferAccess::block(queue[i]);  // it may be a copy
     }
+    unkeyed = 0;
     return Keyed::yes;
 }
 

@@ -314,7 +314,7 @@ Result<ConnectionRef> connect(Loop& loop, std::string_view url, ConnectionFactor
     core::ConnectionState* connection = error.ok() ? core::ConnectionState::create(*core, *origin) : nullptr;
     origin->unref();  // the connection has its own
     if (connection == nullptr) return error.ok() ? core->fail(Errc::out_of_memory, "no memory for a connection") : error;
-    connection->planned_caps = caps;
+    connection->plan(caps);
     connection->scheme = choice->scheme;
     Diagnostic why;
     if (!connection->build()) error = core->fail(connection->close_reason, "the handler's factory failed");

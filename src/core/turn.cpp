@@ -197,7 +197,10 @@ unsigned LoopCore::work() noexcept {
             done += dispatch_marked();
         }
         done += flush_dirty();
-        if (poll_again_) done += poll_ports();
+        if (poll_again_) {
+            if (round + 1 == rounds_max) break;  // the next turn begins with it: what came now would be settled before its callback
+            done += poll_ports();
+        }
         if (marked_.empty() && dirty_.empty()) break;
     }
     return done;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "evpl/result.hpp"
+#include "memory/block.hpp"
 #include "memory/slab.hpp"
 
 namespace evpl::memory {
@@ -48,6 +49,10 @@ private:
 };
 
 /// The slab a buffer's bytes lie in, null for wrapped memory.
-Slab* slab_of(const Buffer& buffer) noexcept;
+inline Slab* slab_of(const Buffer& buffer) noexcept {
+    const detail::Block* block = BufferAccess::block(buffer);
+    while (block != nullptr && block->kind == proxy) block = static_cast<const detail::Block*>(block->owner);
+    return block != nullptr && block->kind == slab_block ? static_cast<Slab*>(block->owner) : nullptr;
+}
 
 }  // namespace evpl::memory

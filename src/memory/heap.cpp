@@ -363,12 +363,6 @@ std::uint32_t block_bytes(const Buffer& buffer) noexcept {
                                      : static_cast<const Descriptor*>(block)->size_bytes;
 }
 
-Slab* slab_of(const Buffer& buffer) noexcept {
-    const detail::Block* block = BufferAccess::block(buffer);
-    while (block != nullptr && block->kind == proxy) block = static_cast<const detail::Block*>(block->owner);
-    return block != nullptr && block->kind == slab_block ? static_cast<Slab*>(block->owner) : nullptr;
-}
-
 }  // namespace evpl::memory
 
 namespace evpl {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -33,13 +34,16 @@ public:
 
     /// Room for `more` further elements. False: out of memory, nothing changed.
     [[nodiscard]] bool reserve(std::uint32_t more) noexcept {
-        return more <= mask_ + 1 - size() || grow(std::uint64_t(size()) + more);
+        if (more <= mask_ + 1 - size()) [[likely]] return true;
+        return grow(std::uint64_t(size()) + more);
     }
     [[nodiscard]] bool push(T&& item) noexcept {
-        if (!reserve(1)) return false;
-        new (&items_[tail_++ & mask_]) T(std::move(item));
+        if (!reserve(1)) [[unlikely]] return false;
+        push_reserved(std::move(item));
         return true;
     }
+    /// After reserve(), which is asked once for several.
+    void push_reserved(T&& item) noexcept { new (&items_[tail_++ & mask_]) T(std::move(item)); }
     /// What the element's destructor sets off (a wrapped buffer's release may push here) finds the queue without it.
     [[nodiscard]] bool push_front(T&& item) noexcept {
         if (!reserve(1)) return false;
@@ -67,8 +71,9 @@ public:
 private:
     T* inline_items() noexcept { return reinterpret_cast<T*>(inline_); }
 
-    bool grow(std::uint64_t wanted) noexcept {
-        std::uint32_t capacity = mask_ + 1;
+    [[gnu::noinline]] bool grow(std::uint64_t wanted) noexcept {
+        // Queues that fill and empty with every batch would else double several times each.
+        std::uint32_t capacity = std::max(mask_ + 1, array_least);
         while (capacity < wanted) {
             if (capacity > (1u << 30)) return false;
             capacity *= 2;
@@ -88,6 +93,8 @@ private:
         tail_ = count;
         return true;
     }
+
+    static constexpr std::uint32_t array_least = 16;
 
     T* items_;
     std::uint32_t head_ = 0;

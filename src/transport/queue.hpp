@@ -21,10 +21,14 @@ public:
     [[nodiscard]] bool reserve(std::uint32_t more) noexcept { return slices_.reserve(more); }
     /// False: out of memory; `slice` is untouched.
     [[nodiscard]] bool push(Buffer&& slice) noexcept {
-        const std::uint32_t size = slice.size();
-        if (!slices_.push(std::move(slice))) return false;
-        bytes_ += size;
+        if (!slices_.reserve(1)) [[unlikely]] return false;
+        push_reserved(std::move(slice));
         return true;
+    }
+    /// After reserve(), which is asked once for several.
+    void push_reserved(Buffer&& slice) noexcept {
+        bytes_ += slice.size();
+        slices_.push_reserved(std::move(slice));
     }
     /// Puts a slice before all others. False: out of memory, and it is gone.
     [[nodiscard]] bool push_front(Buffer&& slice) noexcept {

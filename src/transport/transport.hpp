@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "evpl/address.hpp"
 #include "evpl/chain.hpp"
@@ -51,6 +52,12 @@ public:
     virtual void opened() = 0;
     /// Received bytes. The sink takes the slices, also beyond its limit: it then pauses the link, or closes it where pausing is absent.
     virtual void delivered(Buffer&& bytes, const Arrival& arrival) = 0;
+    /// Slices that end a message each, with nothing else to say of them, as so many calls of delivered: where messages are small, the call
+    /// takes longer than the rest. What the sink leaves, the port drops.
+    virtual void delivered_messages(std::span<Buffer> messages) {
+        static constexpr Arrival last{.end_of_message = true};
+        for (Buffer& message : messages) delivered(std::move(message), last);
+    }
     /// `bytes` were received straight into Link::landing, which the port has advanced.
     virtual void landed(std::uint32_t bytes) = 0;
     /// The peer will send no more. Follows the last delivered.

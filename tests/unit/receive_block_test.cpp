@@ -97,8 +97,30 @@ TEST_F(ReceiveBlockTest, HasNoRoomWithoutBuffersAndRecovers) {
     }
     EXPECT_TRUE(block_.room(ReceiveBlock::size_bytes).empty());
     EXPECT_TRUE(block_.room(1).empty()) << "the block in hand was given up for a larger one";
+    const std::byte from[64] = {};
+    EXPECT_FALSE(block_.copy(from, 64));
     held.pop_back();
     EXPECT_EQ(block_.room(1).size(), ReceiveBlock::size_bytes);
+}
+
+TEST_F(ReceiveBlockTest, CopiesAnyNumberOfBytesAndNoMore) {
+    std::byte from[600];
+    for (std::size_t i = 0; i < sizeof from; ++i) from[i] = std::byte(i * 7 + 1);
+    for (std::uint32_t n = 1; n <= 520; ++n) {
+        const auto room = block_.room(n + 1);
+        std::memset(room.data(), 0xee, n + 1);
+        const Buffer copy = block_.copy(from + n % 3, n);
+        ASSERT_EQ(copy.data(), room.data());
+        ASSERT_EQ(copy.size(), n);
+        EXPECT_EQ(std::memcmp(copy.data(), from + n % 3, n), 0) << n;
+        EXPECT_EQ(copy.data()[n], std::byte(0xee)) << n;
+    }
+}
+
+TEST_F(ReceiveBlockTest, CopiesBehindWhatIsHeld) {
+    const std::byte from[65] = {};
+    const Buffer first = block_.copy(from, 65), second = block_.copy(from, 1);
+    EXPECT_EQ(second.data(), first.data() + 128) << "the next cache line";
 }
 
 // Goal: a slice's bytes stay what was received, however long it is held.

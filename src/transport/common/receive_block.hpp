@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <span>
 
 #include "memory/heap.hpp"
@@ -32,6 +33,17 @@ public:
         return slice;
     }
 
+    /// A few hundred bytes from elsewhere, as a slice; none: out of buffers.
+    Buffer copy(const std::byte* from, std::uint32_t n) noexcept {
+        if (room(n).empty()) [[unlikely]] return {};
+        std::byte* const to = block_.data() + used_;
+        copy_small(to, from, n);
+        used_ = std::min((used_ + n + 63u) & ~63u, size_bytes);
+        detail::Block* const block = BufferAccess::block(block_);
+        ++block->refs;
+        return BufferAccess::adopt(block, to, n);
+    }
+
     /// Gives the block back (before a long sleep).
     void drop() noexcept {
         block_.reset();
@@ -39,7 +51,14 @@ public:
     }
 
 private:
-    bool renew() noexcept {
+    /// memcpy of a size that is known to be small becomes `rep movs`, which takes longer to start than this takes.
+    static void copy_small(std::byte* to, const std::byte* from, std::uint32_t n) noexcept {
+        constexpr std::uint32_t line = 64, step = 16;
+        for (; n >= line; to += line, from += line, n -= line) std::memcpy(to, from, line);
+        for (; n >= step; to += step, from += step, n -= step) std::memcpy(to, from, step);
+        for (; n > 0; ++to, ++from, --n) *to = *from;
+    }
+    [[gnu::noinline]] bool renew() noexcept {
         block_.reset();
         used_ = 0;
         auto made = heap_.allocate(size_bytes);

@@ -10,11 +10,6 @@
 #include "transport/rdma/port.hpp"
 
 namespace evpl::transport::rdma {
-namespace {
-
-constexpr unsigned completions_per_poll = 32;
-
-}  // namespace
 
 /// `raw`: whether a message fits is between the users.
 Error failure_of(const ibv_wc& done, Step step, bool raw) noexcept {
@@ -48,17 +43,18 @@ unsigned RdmaPort::poll(unsigned budget) {
 }
 
 unsigned RdmaPort::poll_rail(Rail& rail, unsigned budget) {
-    unsigned done = 0;
     if (rail.dead) return 0;
-    const unsigned early = std::exchange(rail.early_count, 0);
-    for (unsigned i = 0; i < early; ++i) complete(rail, rail.early[i]);
-    done += early;
     ibv_wc batch[completions_per_poll];
-    while (done < budget && !rail.dead) {
-        const int got = ibv_poll_cq(rail.queues->cq, int(std::min(budget - done, completions_per_poll)), batch);
-        if (got <= 0) break;
+    int got = int(std::exchange(rail.early_count, 0));
+    std::copy_n(rail.early, got, batch);
+    unsigned done = 0;
+    for (int most = got;;) {
         for (int i = 0; i < got; ++i) complete(rail, batch[i]);
+        if (fresh_.count > 0) deliver_fresh();
         done += unsigned(got);
+        if (got < most || done >= budget || rail.dead) break;  // there are no more, or not for now
+        most = int(std::min(budget - done, completions_per_poll));
+        got = std::max(ibv_poll_cq(rail.queues->cq, most, batch), 0);
     }
     if (rail.crowded && done > 0) relieve(rail);
     if (rail.receives_out < rail.promised) post_receives(rail, rail.promised - rail.receives_out);  // what links took that are over
@@ -147,16 +143,16 @@ void RdmaPort::take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std:
     if (link.message_bytes > message_bytes_most) return end_link(link, Error(Errc::too_large, Step::recv, Who::peer));
     if (end_of_message) link.message_bytes = 0;
     Buffer& block = rail.slots[slot].block;
+    Buffer payload;
     if (bytes > copied_bytes_most) {
-        Buffer whole = std::move(block);
-        whole.truncate(bytes);
-        return deliver(link, std::move(whole), end_of_message);
+        payload = std::move(block);
+        rail.slots[slot].place.length = 0;
+        payload.truncate(bytes);
+    } else if (bytes > 0) {
+        payload = block_.copy(block.data(), bytes);
+        if (!payload) [[unlikely]] return end_link(link, Error(Errc::out_of_buffers, Step::recv));
     }
-    if (bytes == 0) return deliver(link, {}, end_of_message);
-    const auto room = block_.room(bytes);
-    if (room.empty()) return end_link(link, Error(Errc::out_of_buffers, Step::recv));
-    std::memcpy(room.data(), block.data(), bytes);
-    deliver(link, block_.cut(bytes), end_of_message);
+    deliver(link, std::move(payload), end_of_message);
 }
 
 void RdmaPort::deliver(RdmaLink& link, Buffer&& bytes, bool end_of_message, std::uint32_t invalidated_key) {
@@ -164,13 +160,27 @@ void RdmaPort::deliver(RdmaLink& link, Buffer&& bytes, bool end_of_message, std:
         if (!link.held.push({std::move(bytes), end_of_message, invalidated_key})) end_link(link, Error(Errc::out_of_memory, Step::recv));
         return;
     }
+    if (end_of_message && invalidated_key == 0 && bytes.size() - 1 < copied_bytes_most) [[likely]] {
+        if (fresh_.link != &link && fresh_.count > 0) deliver_fresh();
+        fresh_.link = &link;
+        fresh_.messages[fresh_.count++] = std::move(bytes);
+        return;
+    }
+    if (fresh_.count > 0) deliver_fresh();
     Arrival arrival;
     arrival.end_of_message = end_of_message;
     arrival.invalidated_key = invalidated_key;
     link.sink->delivered(std::move(bytes), arrival);
 }
 
+void RdmaPort::deliver_fresh() {
+    const std::span messages(fresh_.messages, std::exchange(fresh_.count, 0));
+    fresh_.link->sink->delivered_messages(messages);
+    for (Buffer& left : messages) left.reset();
+}
+
 void RdmaPort::deliver_held(RdmaLink& link) {
+    if (fresh_.count > 0) deliver_fresh();  // came before
     while (!link.held.empty() && !link.receive_paused && link.state == RdmaLink::State::open) {
         RdmaLink::Received first = std::move(link.held.front());
         link.held.pop();
@@ -222,32 +232,37 @@ bool RdmaPort::fill(Rail& rail, Buffer& block, std::uint32_t block_bytes, std::u
     return false;
 }
 
+/// The slot has a block that the device knows, as most have from their use before. False: later.
+bool RdmaPort::make_ready(Rail& rail, Rail::Slot& slot) noexcept {
+    if (slot.place.length != 0) [[likely]] return true;
+    std::uint32_t lkey;
+    if (!fill(rail, slot.block, rail.queues->block_bytes, lkey)) return false;
+    slot.place = {reinterpret_cast<std::uintptr_t>(slot.block.data()), rail.queues->block_bytes, lkey};
+    return true;
+}
+
 unsigned RdmaPort::post_receives(Rail& rail, unsigned count) noexcept {
-    constexpr unsigned most = 32;
-    ibv_recv_wr requests[most];
-    ibv_sge places[most];
-    unsigned posted = 0;
-    while (posted < count && !rail.dead) {
-        unsigned n = 0;
-        for (; n < most && posted + n < count && rail.free_count > 0 && rail.receives_out + rail.own_receives + n < rail.queues->receives_most; ++n) {
-            const std::uint32_t slot = rail.free_slots[rail.free_count - 1];
-            std::uint32_t lkey;
-            if (!fill(rail, rail.slots[slot].block, rail.queues->block_bytes, lkey)) break;
-            --rail.free_count;
-            places[n] = {reinterpret_cast<std::uintptr_t>(rail.slots[slot].block.data()), rail.queues->block_bytes, lkey};
-            requests[n] = {receive_bit | slot, &requests[n + 1], &places[n], 1};
-        }
-        if (n == 0) break;
-        requests[n - 1].next = nullptr;
-        ibv_recv_wr* refused = nullptr;
-        const bool all = ibv_post_srq_recv(rail.queues->srq, requests, &refused) == 0;
-        const unsigned taken = all || refused == nullptr ? n : unsigned(refused - requests);
-        for (unsigned i = taken; i < n; ++i) rail.free_slots[rail.free_count++] = std::uint32_t(requests[i].wr_id);
-        rail.receives_out += taken;
-        posted += taken;
-        if (taken < most) break;
+    const unsigned out = rail.receives_out + rail.own_receives;
+    if (rail.dead || out >= rail.queues->receives_most) return 0;
+    const unsigned most = std::min({count, rail.free_count, rail.queues->receives_most - out});
+    const std::uint32_t* const top = rail.free_slots + rail.free_count;
+    ibv_recv_wr* first = nullptr;
+    ibv_recv_wr** next = &first;
+    for (unsigned n = 0; n < most; ++n) {
+        Rail::Slot& slot = rail.slots[top[-1 - int(n)]];
+        if (!make_ready(rail, slot)) break;
+        *next = &slot.request;
+        next = &slot.request.next;
     }
-    return posted;
+    *next = nullptr;
+    if (first == nullptr) return 0;
+    ibv_recv_wr* refused = nullptr;
+    if (ibv_post_srq_recv(rail.queues->srq, first, &refused) == 0) refused = nullptr;
+    unsigned taken = 0;
+    for (const ibv_recv_wr* each = first; each != refused; each = each->next) ++taken;
+    rail.free_count -= taken;
+    rail.receives_out += taken;
+    return taken;
 }
 
 /// Lets the peer send up to `wanted` more; as many as there are receives for.
@@ -321,18 +336,17 @@ bool RdmaPort::may_post(const RdmaLink& link, std::uint32_t kept) const noexcept
     return !rail.crowded;
 }
 
-/// Work requests that leave with one doorbell.
-class RdmaPort::SendBatch {
-public:
-    static constexpr unsigned most = 16;
-    ibv_send_wr requests[most];
-    ibv_sge slices[most * gather_most];
-    Request entries[most];
-    unsigned count = 0;
-    unsigned slice_count = 0;
+SendBatch::SendBatch() noexcept {
+    for (unsigned i = 0; i + 1 < most; ++i) requests[i].next = &requests[i + 1];
+}
 
-    bool full() const noexcept { return count == most; }
-};
+/// Further SENDs that the link may post with one doorbell. None: a completion, or a credit, tells when to ask again.
+unsigned RdmaPort::send_room(const RdmaLink& link) const noexcept {
+    if (link.credits <= credits_kept || !may_post(link, requests_kept)) return 0;
+    const Rail& rail = *link.rail;
+    return std::min({SendBatch::most, link.depth - link.requests_out - requests_kept, link.credits - credits_kept,
+                     rail.queues->completions_most - rail.queues->receives_most - rail.requests_out});
+}
 
 Flushed RdmaPort::flush(Link& base) {
     auto& link = static_cast<RdmaLink&>(base);
@@ -347,27 +361,68 @@ Flushed RdmaPort::flush(Link& base) {
 
 /// True: the outbox is empty.
 bool RdmaPort::push_outbox(RdmaLink& link) {
-    SendBatch batch;
+    SendBatch& batch = batch_;
     while (!link.outbox->empty() && link.state == RdmaLink::State::open) {
-        batch.count = batch.slice_count = 0;
-        const std::uint32_t room = link.depth - link.requests_out - std::min(link.depth - link.requests_out, requests_kept);
-        while (!link.outbox->empty() && !batch.full() && batch.count < room && link.credits > credits_kept && may_post(link, requests_kept)) {
-            if (!gather(link, batch)) break;
-        }
+        const unsigned room = send_room(link);
+        if (room == 0 || !link.requests.reserve(room)) return false;
+        batch.count = batch.slice_count = batch.copied_count = 0;
+        do gather_small(link, batch, room);
+        while (batch.count < room && !link.outbox->empty() && gather(link, batch));
         if (batch.count == 0) return false;
-        for (unsigned i = 0; i + 1 < batch.count; ++i) batch.requests[i].next = &batch.requests[i + 1];
-        batch.requests[batch.count - 1].send_flags |= IBV_SEND_SIGNALED;  // tells of those before it, too
-        for (unsigned i = 0; i < batch.count; ++i) posted(link, batch.entries[i]);
-        if (!post(link, batch.requests[0])) return false;
+        ibv_send_wr& last = batch.requests[batch.count - 1];
+        ibv_send_wr* const next = std::exchange(last.next, nullptr);
+        last.send_flags |= IBV_SEND_SIGNALED;  // tells of those before it, too
+        const bool taken = post(link, batch.requests[0]);
+        last.next = next;
+        for (unsigned i = 0; i < batch.copied_count; ++i) BufferAccess::adopt(batch.copied[i], nullptr, 0).reset();
+        if (!taken) return false;
     }
     return link.outbox->empty();
+}
+
+/// Small messages in one piece, as most are, up to the first that is not. The device copies them while they are posted: it needs no key for
+/// them, and nothing is kept of them but their sizes.
+void RdmaPort::gather_small(RdmaLink& link, SendBatch& batch, unsigned room) noexcept {
+    if (!link.is_message || link.fence) return;
+    SendQueue& outbox = *link.outbox;
+    const std::uint32_t most = std::min(link.inline_bytes, link.peer_block);
+    const bool is_raw = link.is_raw;
+    std::uint32_t credits = is_raw ? 0 : std::min(link.owed, Note::credit_mask);
+    ibv_send_wr* request = &batch.requests[batch.count];
+    ibv_sge* place = &batch.slices[batch.slice_count];
+    std::uint16_t number = link.next_number;
+    const unsigned wanted = std::min(outbox.count(), room - batch.count);
+    std::uint32_t sum = 0;
+    unsigned n = 0;
+    for (; n < wanted; ++n, ++request, ++place) {
+        Buffer& front = outbox[0];
+        const std::uint32_t bytes = front.size();
+        if (bytes == 0 || bytes > most || BufferAccess::flags(front) != BufferAccess::end_of_message) break;
+        *place = {reinterpret_cast<std::uintptr_t>(front.data()), bytes, 0};
+        request->wr_id = number++;
+        request->sg_list = place;
+        request->num_sge = 1;
+        request->opcode = is_raw ? IBV_WR_SEND : IBV_WR_SEND_WITH_IMM;
+        request->send_flags = IBV_SEND_INLINE;
+        request->imm_data = is_raw ? 0 : htonl(Note::end_of_message | (n == 0 ? credits : 0));
+        batch.copied[batch.copied_count + n] = BufferAccess::detach(front);
+        outbox.pop_moved(bytes);
+        sum += bytes;
+    }
+    if (n == 0) return;
+    batch.count += n;
+    batch.slice_count += n;
+    batch.copied_count += n;
+    link.owed -= credits;
+    link.credits -= is_raw ? 0 : n;
+    posted(link, {sum, 0, Sent::payload, std::uint8_t(n)});
 }
 
 /// The next SEND of the outbox: slices up to what the peer takes, or to the end of a message. False: no memory to note them.
 bool RdmaPort::gather(RdmaLink& link, SendBatch& batch) {
     SendQueue& outbox = *link.outbox;
     if (link.is_raw && !gather_into_one(link)) return false;
-    if (!link.requests.reserve(batch.count + 1) || !link.with_device.reserve(gather_most)) return false;
+    if (!link.with_device.reserve(gather_most)) return false;
     ibv_sge* const first = &batch.slices[batch.slice_count];
     Request entry;
     std::uint32_t note = 0, flags = 0;
@@ -386,7 +441,7 @@ bool RdmaPort::gather(RdmaLink& link, SendBatch& batch) {
                 return false;
             }
             first[pieces++] = {reinterpret_cast<std::uintptr_t>(front.data()), take, Device::lkey_of(key)};
-            (void)link.with_device.push(whole ? outbox.pop() : front.share(0, take));  // reserved
+            link.with_device.push_reserved(whole ? outbox.pop() : front.share(0, take));
             ++entry.slices;
             if (!whole) outbox.drop_front(take);
         } else {
@@ -398,29 +453,29 @@ bool RdmaPort::gather(RdmaLink& link, SendBatch& batch) {
     link.owed -= credits;
     link.credits -= link.is_raw ? 0 : 1;
     ibv_send_wr& request = batch.requests[batch.count];
-    request = {};
-    request.wr_id = std::uint16_t(link.next_number + batch.count);
+    request.wr_id = link.next_number;
     request.sg_list = first;
     request.num_sge = pieces;
     request.opcode = link.is_raw ? IBV_WR_SEND : IBV_WR_SEND_WITH_IMM;
-    if (!link.is_raw) request.imm_data = htonl(note | credits);
+    request.imm_data = link.is_raw ? 0 : htonl(note | credits);
+    request.send_flags = entry.bytes <= link.inline_bytes ? IBV_SEND_INLINE : 0;
     if ((flags & BufferAccess::has_key) != 0) {
         request.opcode = IBV_WR_SEND_WITH_INV;
         request.invalidate_rkey = std::uint32_t(outbox.keys.front());
         outbox.keys.pop();
     }
-    if (entry.bytes <= link.inline_bytes) request.send_flags |= IBV_SEND_INLINE;
     if (std::exchange(link.fence, false)) request.send_flags |= IBV_SEND_FENCE;
-    batch.entries[batch.count++] = entry;
+    ++batch.count;
     batch.slice_count += unsigned(pieces);
+    posted(link, entry);
     return true;
 }
 
 void RdmaPort::posted(RdmaLink& link, Request request) noexcept {
-    (void)link.requests.push(std::move(request));  // reserved
-    ++link.next_number;
-    ++link.requests_out;
-    ++link.rail->requests_out;
+    link.next_number = std::uint16_t(link.next_number + request.count);
+    link.requests_out += request.count;
+    link.rail->requests_out += request.count;
+    link.requests.push_reserved(std::move(request));
 }
 
 /// Requests that the device refuses end the link; they stay counted until the queue pair is gone.
@@ -486,15 +541,21 @@ void RdmaPort::sent(Rail& rail, const ibv_wc& done) {
     if (bytes > 0) link.sink->sent(bytes);
 }
 
-/// The device is through with `count` requests.
+/// The device is through with `count` requests. Within a run, as only a failure is, nobody is told: the run's bytes are its last one's.
 void RdmaPort::pass_requests(RdmaLink& link, unsigned count, std::size_t& bytes, Error error) {
-    for (; count > 0; --count) {
-        const Request request = link.requests.front();
+    while (count > 0) {
+        Request& first = link.requests.front();
+        const unsigned passed = std::min<unsigned>(count, first.count);
+        count -= passed;
+        link.requests_out -= passed;
+        link.rail->requests_out -= passed;
+        first.count = std::uint8_t(first.count - passed);
+        if (first.count > 0) return;
+        const Request request = first;
         link.requests.pop();
-        --link.requests_out;
-        --link.rail->requests_out;
         bytes += request.bytes;
         for (unsigned i = 0; i < request.slices; ++i) link.with_device.pop();
+        if (request.what == Sent::payload) [[likely]] continue;
         if (request.what == Sent::operation) operation_done(link, error);
         else if (request.what == Sent::window && error.ok()) window_bound(link);
         else if (request.what == Sent::end && error.ok()) link.end_acked = true;

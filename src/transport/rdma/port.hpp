@@ -33,6 +33,9 @@ inline constexpr std::uint64_t own_receive = receive_bit | std::uint64_t(1) << 6
 /// Peers that wait at a paused listener; more are rejected.
 inline constexpr std::uint32_t backlog_most = 1024;
 
+/// Completions that are taken at a time.
+inline constexpr unsigned completions_per_poll = 32;
+
 enum class Sent : std::uint8_t { payload, note, end, probe, operation, window };
 
 /// A work request that the device has. Its buffers are the next `slices` of RdmaLink::with_device.
@@ -40,6 +43,7 @@ struct Request {
     std::uint32_t bytes = 0;
     std::uint16_t slices = 0;
     Sent what = Sent::payload;
+    std::uint8_t count = 1;  ///< a run of small messages is noted as one
 };
 
 /// A remote operation, waiting or with the device.
@@ -61,6 +65,19 @@ struct Exposure {
     bool bound = true;    ///< false: the device has yet to bind the window
     bool revoked = false; ///< before that
     Buffer range;
+};
+
+/// Work requests that leave with one doorbell. What is the same in all of them is written once.
+struct SendBatch {
+    static constexpr unsigned most = 16;
+    SendBatch() noexcept;
+
+    ibv_send_wr requests[most] = {};
+    ibv_sge slices[most * gather_most];
+    detail::Block* copied[most];  ///< references of messages that the device copies while they are posted
+    unsigned count = 0;
+    unsigned slice_count = 0;
+    unsigned copied_count = 0;
 };
 
 Error failure_of(const ibv_wc& done, Step step, bool raw) noexcept;
@@ -161,6 +178,8 @@ struct Rail final : Watcher {
     ~Rail() = default;
 
     struct Slot {
+        ibv_recv_wr request{};
+        ibv_sge place{};            ///< the block, with its key; of no length until the device knows it
         Buffer block;
     };
 
@@ -240,7 +259,6 @@ public:
 
 private:
     friend struct Rail;
-    class SendBatch;
 
     // setup.cpp
     RdmaLink* take_link() noexcept;
@@ -292,9 +310,13 @@ private:
     void settle(RdmaLink& link);
     std::uint32_t grant(RdmaLink& link, std::uint32_t wanted) noexcept;
     unsigned post_receives(Rail& rail, unsigned count) noexcept;
+    bool make_ready(Rail& rail, Rail::Slot& slot) noexcept;
     bool fill(Rail& rail, Buffer& block, std::uint32_t block_bytes, std::uint32_t& lkey) noexcept;
     bool may_post(const RdmaLink& link, std::uint32_t kept) const noexcept;
+    unsigned send_room(const RdmaLink& link) const noexcept;
+    void deliver_fresh();
     bool push_outbox(RdmaLink& link);
+    void gather_small(RdmaLink& link, SendBatch& batch, unsigned room) noexcept;
     bool gather(RdmaLink& link, SendBatch& batch);
     void say_note(RdmaLink& link, std::uint32_t flags, Sent what);
     void say_end(RdmaLink& link);
@@ -323,6 +345,14 @@ private:
     Sleeper& sleeper_;
     Mailbox mailbox_;
     ReceiveBlock block_;
+    SendBatch batch_;
+    /// Small messages of one link that its sink is about to be told of; none between polls.
+    struct Fresh {
+        RdmaLink* link = nullptr;
+        unsigned count = 0;
+        Buffer messages[completions_per_poll];
+    };
+    Fresh fresh_;
     Rail* rails_ = nullptr;
     RdmaLink* touched_first_ = nullptr;
     RdmaLink* touched_last_ = nullptr;

@@ -27,10 +27,9 @@ void RdmaPort::received_raw(Rail& rail, const ibv_wc& done) {
     if (key != 0 && !take_back(*link, key) && (done.wc_flags & IBV_WC_WITH_INV) == 0) key = 0;
     block.truncate(done.byte_len);
     if (block.empty() || block.size() > copied_bytes_most) return deliver(*link, std::move(block), true, key);
-    const auto room = block_.room(block.size());
-    if (room.empty()) return end_link(*link, Error(Errc::out_of_buffers, Step::recv));
-    std::memcpy(room.data(), block.data(), block.size());
-    deliver(*link, block_.cut(block.size()), true, key);
+    Buffer copied = block_.copy(block.data(), block.size());
+    if (!copied) return end_link(*link, Error(Errc::out_of_buffers, Step::recv));
+    deliver(*link, std::move(copied), true, key);
 }
 
 /// As many receives as were asked for. False: memory or its registration is missing.

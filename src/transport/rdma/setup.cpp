@@ -120,7 +120,10 @@ Result<Rail*> RdmaPort::rail_of(Queues& queues) noexcept {
         delete rail;
         return error;
     }
-    for (std::uint32_t i = queues.receives_most; i-- > 0;) rail->free_slots[rail->free_count++] = i;
+    for (std::uint32_t i = queues.receives_most; i-- > 0;) {
+        rail->slots[i].request = {receive_bit | i, nullptr, &rail->slots[i].place, 1};
+        rail->free_slots[rail->free_count++] = i;
+    }
     rail->next = std::exchange(rails_, rail);
     queues.rail = rail;
     return rail;
