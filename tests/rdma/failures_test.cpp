@@ -285,6 +285,49 @@ TEST_F(FailureTest, LosesADeviceAndUsesItAgain) {
     }
 }
 
+// Goal: a device may come and go more often than there are protection domains, also with datagram sockets, idle loops and connections of other
+// devices; each time it is used as new, and nothing of its former selves is left.
+TEST_F(FailureTest, UsesADeviceThatComesBackAnyNumberOfTimes) {
+    constexpr int rounds = 70;  // 64 domains are all there are
+    struct Socket {
+        int closes = 0;
+        void on_close(Datagram&, Error) { ++closes; }
+    };
+    std::deque<Socket> sockets;
+    Peer& other = peer();
+    listen_at(second_device);
+    open(other);
+    ASSERT_FALSE(HasFatalFailure());
+    Peer& other_server = servers_.back();
+    Listener kept = std::move(listener_);
+    for (int round = 0; round < rounds; ++round) {
+        SCOPED_TRACE(round);
+        Peer& client = peer();
+        listen_at(first_device);
+        open(client);
+        ASSERT_FALSE(HasFatalFailure());
+        Peer& server = servers_.back();
+        expect_alive(client, server);
+        Socket& socket = sockets.emplace_back();
+        const bool with_socket = round % 4 == 1, idle = round % 4 == 2;
+        if (with_socket) {
+            ASSERT_TRUE(evpl::bind(loop(), "rdma-ud://" + first_device + ":0", socket).ok()) << loop().last_failure();
+        }
+        if (idle) {  // nothing but queues and a listener are there when it goes
+            client.get()->close();
+            EXPECT_TRUE(until([&] { return client.closed() && server.closed() && count("qp") == 2; })) << count("qp");
+        }
+        tell(round % 2 == 0 ? "remove=0" : "fatal=0");
+        EXPECT_TRUE(until([&] { return client.closed() && server.closed() && socket.closes == (with_socket ? 1 : 0); }));
+        EXPECT_TRUE(until([&] { return count("pd") == 1; })) << count("pd") << " protection domains, one device is there";
+        listener_.close();
+        tell("restore=0");
+    }
+    expect_alive(other, other_server);
+    kept.close();
+    end();
+}
+
 // Goal: peers that wait at a paused listener and go before it resumes are not answered; later ones are.
 TEST_F(FailureTest, DoesNotAnswerPeersThatLeftABacklog) {
     listen_at(first_device);

@@ -678,6 +678,7 @@ void ibv_ack_async_event(ibv_async_event*) {
 
 ibv_pd* ibv_alloc_pd(ibv_context* context) {
     const Lock lock(everything());
+    if (context_of(context).removed) return errno = EIO, nullptr;
     auto* pd = new Pd();
     pd->context = context;
     ++books().pd;

@@ -37,7 +37,6 @@ Result<Device*> Device::of(ibv_context* context) noexcept {
     made->pd = verbs().ibv_alloc_pd(context);
     if (made->pd == nullptr || verbs().ibv_query_device(context, &made->limits) != 0) {
         const Error error = Error::from_errno(errno, Step::open);
-        if (made->pd != nullptr) verbs().ibv_dealloc_pd(made->pd);
         delete made;
         return error;
     }
@@ -45,6 +44,24 @@ Result<Device*> Device::of(ibv_context* context) noexcept {
     made->next_ = all;
     all = made;
     return made;
+}
+
+/// Deregisters all slabs, so that the next domain may have the number.
+Device::~Device() {
+    retire();
+    if (pd != nullptr && verbs().ibv_dealloc_pd(pd) != 0) base::log_format(LogLevel::warning, "rdma: a protection domain could not be given back: errno %d", errno);
+}
+
+void Device::sweep() noexcept {
+    for (Device** at = &all; *at != nullptr;) {
+        Device* const each = *at;
+        if (!each->removed.load(std::memory_order_relaxed) || each->users_.load(std::memory_order_acquire) > 0) {
+            at = &each->next_;
+            continue;
+        }
+        *at = each->next_;
+        delete each;
+    }
 }
 
 Result<std::uint64_t> Device::register_memory(std::byte* base, std::size_t size_bytes) noexcept {

@@ -158,7 +158,10 @@ private:
 /// The loop's side of a device's queues.
 struct Rail final : Watcher {
     std::uint32_t ready(std::uint32_t events) override;
-    ~Rail() = default;
+    ~Rail() {
+        delete[] slots;
+        delete[] free_slots;
+    }
 
     struct Slot {
         Buffer block;
@@ -169,6 +172,9 @@ struct Rail final : Watcher {
     Rail* next = nullptr;
     bool armed = false;             ///< the next completion makes the channel readable
     bool dead = false;              ///< the device is gone: neither posted to nor polled
+    Session* notice = nullptr;      ///< by which its queues are given up, once no link is on them
+    bool given_up = false;
+    unsigned link_count = 0;
     bool refused = false;           ///< the device takes no more memory
     bool crowded = false;           ///< somebody was refused because the completion queue is spoken for
     unsigned requests_out = 0;      ///< work requests of all links
@@ -262,6 +268,10 @@ private:
     bool attach(RdmaLink& link, Session& session) noexcept;
     Result<Rail*> rail_of(Queues& queues) noexcept;
     void lose_rail(Rail& rail) noexcept;
+    void queues_lost(Session& notice);
+    void give_up_if_unused(Rail& rail) noexcept;
+    void given_up(Session& notice) noexcept;
+    void unwatch(Rail& rail) noexcept;
     void serve_backlogs();
     void open_link(RdmaLink& link);
     void end_link(RdmaLink& link, Error error) noexcept;
