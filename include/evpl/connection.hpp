@@ -207,6 +207,10 @@ public:
     Result<OperationId> read(const RemoteRegion& region, std::uint64_t offset, Buffer into) noexcept;
     /// Writes `from` to the peer's region at `offset`. Otherwise as read().
     Result<OperationId> write(const RemoteRegion& region, std::uint64_t offset, Buffer from) noexcept;
+    /// The same, and then tells the peer: its on_written gets `word` once the bytes are in its memory, in the order of these writes. What we sent
+    /// before and is no longer queued() is in its inbox by then; on_recv tells of what we send later only afterwards. A peer that does not read is not told, either.
+    /// Errors: as write(); not_supported where caps().remote_tells is false.
+    Result<OperationId> write_telling(const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) noexcept;
 
 protected:
     Connection() noexcept = default;

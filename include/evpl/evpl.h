@@ -188,6 +188,7 @@ typedef struct evpl_handler {
     void (*on_completed)(void* self, evpl_connection* peer, evpl_completion* done); /**< a remote operation has ended */
     void (*on_close)(void* self, evpl_connection* peer, evpl_error why);   /**< exactly once, always last */
     evpl_frame (*frame)(void* self, evpl_bytes head);                      /**< cuts a stream into messages */
+    void (*on_written)(void* self, evpl_connection* peer, uint32_t word);  /**< the peer has written to exposed memory, and says so */
 } evpl_handler;
 
 /** The events of a datagram socket. */
@@ -454,6 +455,9 @@ EVPL_API evpl_error evpl_connection_read(evpl_connection* peer, const evpl_remot
                                          uint64_t* id);
 EVPL_API evpl_error evpl_connection_write(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from,
                                           uint64_t* id);
+/** The same, and then the peer's on_written gets `word`. Errors: as write; not_supported where caps.remote_tells is false. */
+EVPL_API evpl_error evpl_connection_write_telling(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from,
+                                                  uint32_t word, uint64_t* id);
 EVPL_API uint64_t evpl_completion_id(const evpl_completion* done);
 /** How the operation ended; misuse for null. */
 EVPL_API evpl_error evpl_completion_error(const evpl_completion* done);
@@ -641,6 +645,7 @@ typedef struct evpl_caps {
     bool zero_copy_send; /**< large sends leave by reference */
     bool zero_copy_receive; /**< received bytes reach the application without a copy in user space */
     bool simulated_time; /**< lives in virtual time (the simulated port) */
+    bool remote_tells; /**< a write to remote memory may tell the peer: evpl_connection_write_telling */
 } evpl_caps;
 EVPL_API evpl_error evpl_connection_caps(const evpl_connection* peer, evpl_caps* caps);
 EVPL_API evpl_error evpl_datagram_caps(const evpl_datagram* socket, evpl_caps* caps);

@@ -288,6 +288,14 @@ evpl_error evpl_connection_write(evpl_connection* peer, const evpl_remote_region
     }
     return remote(cpp(peer).write(to_cpp(*region), offset, std::move(cpp(from))), id);
 }
+evpl_error evpl_connection_write_telling(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from,
+                                         uint32_t word, uint64_t* id) {
+    if (peer == nullptr || region == nullptr || from == nullptr) {
+        evpl_buffer_release(from);
+        return misuse;
+    }
+    return remote(cpp(peer).write_telling(to_cpp(*region), offset, std::move(cpp(from)), word), id);
+}
 uint64_t evpl_completion_id(const evpl_completion* done) { return done == nullptr ? 0 : cpp(done).id.value; }
 evpl_error evpl_completion_error(const evpl_completion* done) { return done == nullptr ? misuse : to_c(cpp(done).error); }
 evpl_error evpl_completion_take(evpl_completion* done, evpl_buffer* buffer) {

@@ -1,6 +1,7 @@
 // A connection's news: what the port tells is noted, what was noted is told to the handler, once per turn and in order.
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -137,6 +138,7 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
         if (phase > Phase::open || !descriptors.push(std::move(fd))) ::close(fd);
     }
     if (phase > Phase::open) return;
+    if (arrival.has_immediate) [[unlikely]] return told(arrival.immediate);
     const std::uint32_t size = bytes.size();
     received_bytes += size;
     core.metrics.received_bytes += size;
@@ -159,6 +161,15 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
         if (caps_now().receive_pause && inbox.bytes() >= receive_most()) set_pause(true);
     }
     note(ev_recv);
+}
+
+/// The words of one turn wait for its callbacks; ports bound how many a peer may have under way.
+void ConnectionState::told(std::uint32_t word) noexcept {
+    note_received();
+    const bool hears = handler->size_bytes > offsetof(HandlerTable, on_written) && handler->on_written != nullptr;
+    if (!hears) return;
+    if (!words.push(std::move(word))) return begin_close(Error(Errc::out_of_memory, Step::recv));
+    note(ev_written);
 }
 
 std::size_t ConnectionState::receive_most() noexcept {
@@ -400,6 +411,14 @@ void ConnectionState::call_end() noexcept {
     else begin_shutdown({});
 }
 
+void ConnectionState::call_written() noexcept {
+    while (!words.empty() && phase == Phase::open) {
+        const std::uint32_t word = words.front();
+        words.pop();
+        guard([&] { handler->on_written(self, *this, word); });
+    }
+}
+
 void ConnectionState::call_completions() noexcept {
     while (!completions.empty() && self != nullptr) {
         Completion done = std::move(completions.front());
@@ -414,7 +433,8 @@ void ConnectionState::dispatch() {
     if ((now & ev_asked) != 0 && phase == Phase::opening && !link_closed && self == nullptr) answer();
     if ((now & ev_open) != 0 && phase == Phase::opening) call_open();
     if (phase == Phase::open) {
-        if ((now & ev_recv) != 0) {
+        if ((now & ev_written) != 0) call_written();
+        if ((now & ev_recv) != 0 && phase == Phase::open) {
             call_recv();
             if (inbox.bytes() > limits.receive) [[unlikely]] end_beyond_limit();
         }

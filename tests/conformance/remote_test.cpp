@@ -70,6 +70,106 @@ TEST_P(RemoteTest, WritesIntoWhatThePeerExposed) {
     forget();
 }
 
+// Goal: a write can tell: the peer hears its word, whatever the 32 bits are, once the bytes are there, and nothing else arrives.
+TEST_P(RemoteTest, TellsThePeerOfAWrite) {
+    EVPL_NEEDS(remote_tells);
+    const std::vector<std::uint32_t> words = {7, 0, 0xffffffff, 0x80000001, 0x40000000, 0xffff};
+    std::vector<std::uint32_t> heard;
+    World world{GetParam()};
+    server_.when_written = [&](Connection&, std::uint32_t word) {
+        EXPECT_EQ(pattern_mismatch(memory_.bytes().subspan(heard.size() * 1000, 1000), 2, heard.size()), 1000u) << "told before the bytes are there";
+        heard.push_back(word);
+    };
+    ASSERT_TRUE(open(world, 10'000, Access::write));
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        auto from = world.loop().allocate(1000);
+        fill_pattern(from->bytes(), 2, i);
+        const auto id = client_.get()->write_telling(region_, i * 1000, *std::move(from), words[i]);
+        ASSERT_TRUE(id.ok()) << id.error();
+    }
+    ASSERT_TRUE(world.until([&] { return heard.size() == words.size() && errors_.size() == words.size(); })) << heard.size() << " " << errors_.size();
+    EXPECT_EQ(heard, words);
+    for (const Error& error : errors_) EXPECT_TRUE(error.ok()) << error;
+    EXPECT_EQ(pattern_mismatch(memory_.bytes().subspan(6000), 1, 6000), 4000u);
+    EXPECT_EQ(server_.recvs, 0);
+    forget();
+}
+
+// Goal: a word is told once what was sent before the write is there, and before on_recv tells of what was sent after it.
+TEST_P(RemoteTest, TellsInOrderWithWhatIsSent) {
+    EVPL_NEEDS(remote_tells);
+    constexpr std::uint32_t count = 20;
+    std::size_t read = 0, sent = 0;
+    std::vector<std::size_t> sent_before;  // each write
+    std::uint32_t told = 0;
+    World world{GetParam()};
+    server_.when_recv = [&](Connection& c) { read += c.recv().size(); };
+    server_.when_written = [&](Connection& c, std::uint32_t word) {
+        EXPECT_EQ(word, told++);
+        EXPECT_GE(read + c.available(), sent_before[word]) << "told ahead of what was sent before";
+        EXPECT_LE(read, sent_before[word]) << "told behind what was sent after";
+    };
+    ASSERT_TRUE(open(world, 100, Access::read_write));
+    for (std::uint32_t i = 0; i < count; ++i) {
+        client_.get()->send("before");
+        ASSERT_TRUE(world.until([&] { return client_.get()->queued() == 0; }));
+        sent_before.push_back(sent += 6);
+        ASSERT_TRUE(client_.get()->write_telling(region_, 0, *world.loop().allocate(10), i).ok());
+        client_.get()->send("after");
+        sent += 5;
+    }
+    ASSERT_TRUE(world.until([&] { return told == count && read == sent; })) << told << " " << read << client_.closed_with;
+    forget();
+}
+
+// Goal: a peer that does not read is not told, either; what waits is bounded by the transport, and all of it arrives once the peer reads.
+TEST_P(RemoteTest, HoldsWordsForAPeerThatDoesNotRead) {
+    EVPL_NEEDS(remote_tells);
+    EVPL_NEEDS(receive_pause);
+    constexpr std::uint32_t count = 3000;
+    bool reads = false;
+    std::uint32_t heard = 0;
+    std::size_t bytes = 0;
+    World world{GetParam()};
+    server_.when_recv = [&](Connection& c) {
+        if (reads) bytes += c.recv().size();
+    };
+    server_.when_written = [&](Connection&, std::uint32_t word) { EXPECT_EQ(word, heard++); };
+    ASSERT_TRUE(open(world, 100, Access::read_write));
+    QueueLimits small;
+    small.receive = 1000;
+    server_.get()->set_limits(small);
+    const std::string text = pattern(5000);
+    client_.get()->send(text);
+    ASSERT_TRUE(world.until([&] { return server_.get()->available() >= 1000; }));
+    drive_for(world.loop(), 5_ms);
+    std::uint32_t asked = 0;
+    for (; asked < count; ++asked) ASSERT_TRUE(client_.get()->write_telling(region_, 0, *world.loop().allocate(8), asked).ok());
+    drive_for(world.loop(), 20_ms);
+    EXPECT_EQ(heard, 0u) << "told ahead of bytes that are not read";
+    reads = true;
+    server_.when_recv(*server_.get());
+    ASSERT_TRUE(world.until([&] { return heard == count && errors_.size() == count; })) << heard << " " << errors_.size() << client_.closed_with;
+    EXPECT_EQ(bytes, text.size());
+    forget();
+}
+
+// Goal: a write that the region's rights forbid tells nobody.
+TEST_P(RemoteTest, DoesNotTellOfAWriteThatFailed) {
+    EVPL_NEEDS(remote_tells);
+    World world{GetParam()};
+    int heard = 0;
+    server_.when_written = [&](Connection&, std::uint32_t) { ++heard; };
+    ASSERT_TRUE(open(world, 1000, Access::read));
+    ASSERT_TRUE(client_.get()->write_telling(region_, 0, *world.loop().allocate(10), 1).ok());
+    ASSERT_TRUE(world.until([&] { return errors_.size() == 1; }));
+    EXPECT_EQ(errors_[0], Errc::remote_access);
+    drive_for(world.loop(), 10_ms);
+    EXPECT_EQ(heard, 0);
+    EXPECT_EQ(pattern_mismatch(memory_.bytes(), 1, 0), 1000u);
+    forget();
+}
+
 // Goal: each of many operations under way completes exactly once.
 TEST_P(RemoteTest, CompletesEachOperationOnce) {
     EVPL_NEEDS(rma);
@@ -223,6 +323,7 @@ TEST_P(RemoteTest, SaysWhereItIsNotSupported) {
     EXPECT_EQ(client.get()->expose(*world.loop().allocate(10), Access::read).error(), Errc::not_supported);
     EXPECT_EQ(client.get()->read({}, 0, *world.loop().allocate(10)).error(), Errc::not_supported);
     EXPECT_EQ(client.get()->write({}, 0, *world.loop().allocate(10)).error(), Errc::not_supported);
+    EXPECT_EQ(client.get()->write_telling({}, 0, *world.loop().allocate(10), 1).error(), Errc::not_supported);
     EXPECT_FALSE(client.get()->revoke({}).ok());
     EXPECT_EQ(client.get()->send_invalidating(chain_of(world.loop(), "x", 1), 1).error(), Errc::not_supported);
     EXPECT_TRUE(client.open());

@@ -79,6 +79,15 @@ void claim(Cq& cq, const char* what) {
     if (++cq.claims > std::uint64_t(cq.cqe)) misuse("%s: %llu completions may come, the queue holds %d", what, (unsigned long long)cq.claims, cq.cqe);
 }
 
+ibv_wc_opcode opcode_of(const Work& w) {
+    switch (w.opcode) {
+    case IBV_WR_RDMA_READ: return IBV_WC_RDMA_READ;
+    case IBV_WR_RDMA_WRITE:
+    case IBV_WR_RDMA_WRITE_WITH_IMM: return IBV_WC_RDMA_WRITE;
+    default: return IBV_WC_SEND;
+    }
+}
+
 /// A send request is through. Unsignalled ones are told of by the next that tells.
 void complete_send(Qp& q, const Work& w, ibv_wc_status status) {
     if (status == IBV_WC_SUCCESS && (w.flags & IBV_SEND_SIGNALED) == 0) return;
@@ -88,7 +97,7 @@ void complete_send(Qp& q, const Work& w, ibv_wc_status status) {
     cqe.wc.status = status;
     cqe.wc.qp_num = q.qp_num;
     if (status == IBV_WC_SUCCESS) {
-        cqe.wc.opcode = w.opcode == IBV_WR_RDMA_READ ? IBV_WC_RDMA_READ : w.opcode == IBV_WR_RDMA_WRITE ? IBV_WC_RDMA_WRITE : IBV_WC_SEND;
+        cqe.wc.opcode = opcode_of(w);
     } else {
         cqe.wc.opcode = ibv_wc_opcode(0x55);  // undefined after a failure
         cqe.wc.byte_len = 0xdddddddd;
@@ -107,10 +116,10 @@ void complete_receive(Qp& q, const Receive& r, ibv_wc_status status, std::uint32
     cqe.wc.status = status;
     cqe.wc.qp_num = q.qp_num;
     if (status == IBV_WC_SUCCESS) {
-        cqe.wc.opcode = IBV_WC_RECV;
+        cqe.wc.opcode = w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV;
         cqe.wc.byte_len = bytes;
         cqe.wc.src_qp = from.qp_num;
-        if (w.opcode == IBV_WR_SEND_WITH_IMM) {
+        if (w.opcode == IBV_WR_SEND_WITH_IMM || w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM) {
             cqe.wc.wc_flags |= IBV_WC_WITH_IMM;
             cqe.wc.imm_data = w.imm;
         }
@@ -206,15 +215,25 @@ std::byte* staging(std::uint64_t bytes) {
     return room.data();
 }
 
-Did do_send(Qp& q, const Work& w, Qp& peer) {
+/// False: the peer has no receive, and the request waits for one.
+bool meets_receive(Qp& q, Qp& peer) {
     ReceiveQueue& queue = receives_of(peer);
     const bool refused = knobs().rnr.hits();
-    if (queue.size() == 0 || refused) {
-        const bool listed = std::find(queue.waiting.begin(), queue.waiting.end(), q.qp_num) != queue.waiting.end();
-        if (!refused && !listed) queue.waiting.push_back(q.qp_num);
-        wait(q, knobs().rnr_ms * 1000, IBV_WC_RNR_RETRY_EXC_ERR);
-        return Did::waits;
-    }
+    if (queue.size() > 0 && !refused) return true;
+    const bool listed = std::find(queue.waiting.begin(), queue.waiting.end(), q.qp_num) != queue.waiting.end();
+    if (!refused && !listed) queue.waiting.push_back(q.qp_num);
+    wait(q, knobs().rnr_ms * 1000, IBV_WC_RNR_RETRY_EXC_ERR);
+    return false;
+}
+
+Receive take_receive(Qp& of) {
+    ReceiveQueue& queue = receives_of(of);
+    return queue.ring[queue.head++ % queue.ring.size()];
+}
+
+Did do_send(Qp& q, const Work& w, Qp& peer) {
+    if (!meets_receive(q, peer)) return Did::waits;
+    ReceiveQueue& queue = receives_of(peer);
     const std::uint64_t bytes = bytes_of(w);
     std::byte* const payload = staging(bytes);
     if (!gather(q, w, payload)) {
@@ -222,7 +241,7 @@ Did do_send(Qp& q, const Work& w, Qp& peer) {
         return Did::done;
     }
     for (unsigned times = knobs().repeat.hits() ? 100 : 1; times > 0 && queue.size() > 0 && peer.state == IBV_QPS_RTS; --times) {
-        const Receive r = queue.ring[queue.head++ % queue.ring.size()];
+        const Receive r = take_receive(peer);
         if (!scatter(peer, r, payload, bytes)) {
             complete_receive(peer, r, IBV_WC_LOC_LEN_ERR, 0, q, w, false);
             enter(peer, IBV_QPS_ERR);
@@ -238,7 +257,8 @@ Did do_send(Qp& q, const Work& w, Qp& peer) {
 
 void do_remote(Qp& q, const Work& w, Qp& peer) {
     const std::uint64_t bytes = bytes_of(w);
-    if (bytes == 0) return complete_send(q, w, IBV_WC_SUCCESS);  // nothing is touched: no key is looked at
+    const bool tells = w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM;  // and there is a receive
+    if (bytes == 0 && !tells) return complete_send(q, w, IBV_WC_SUCCESS);  // nothing is touched: no key is looked at
     const bool reads = w.opcode == IBV_WR_RDMA_READ;
     const Mr* mr = region_of(w.rkey);
     const int right = reads ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_WRITE;
@@ -251,6 +271,8 @@ void do_remote(Qp& q, const Work& w, Qp& peer) {
         std::byte* const payload = staging(bytes);
         if (!gather(q, w, payload)) return fail(q, w, IBV_WC_LOC_PROT_ERR);
         std::memcpy(reinterpret_cast<void*>(w.remote), payload, bytes);
+        if (tells) complete_receive(peer, take_receive(peer), IBV_WC_SUCCESS, std::uint32_t(bytes), q, w, false);
+        q.rnr_left = q.rnr_retry;
         return complete_send(q, w, IBV_WC_SUCCESS);
     }
     Receive into{};
@@ -272,6 +294,7 @@ Did execute(Qp& q, const Work& w) {
         return Did::waits;
     }
     if (w.opcode == IBV_WR_SEND || w.opcode == IBV_WR_SEND_WITH_IMM) return do_send(q, w, *peer);
+    if (w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM && !meets_receive(q, *peer)) return Did::waits;
     do_remote(q, w, *peer);
     return Did::done;
 }

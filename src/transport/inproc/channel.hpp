@@ -69,13 +69,15 @@ struct BlockBody {
 struct CreditBody {
     std::uint64_t limit;
 };
+enum class Does : std::uint8_t { read, write, write_telling };
 struct RequestBody {
     std::uint64_t key;
     std::uint64_t address;
     std::byte* memory;  ///< the asking side's, kept alive until the reply
     std::uint32_t size;
     std::uint16_t operation;
-    bool reads;
+    Does does;
+    std::uint32_t word;  ///< write_telling
 };
 struct ReplyBody {
     std::uint16_t operation;

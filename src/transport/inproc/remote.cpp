@@ -93,11 +93,16 @@ void InprocPort::drop_exposure_chunks() noexcept {
 // -- asking ----------------------------------------------------------------------------------------------------
 
 Result<void> InprocPort::read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) {
-    return start(link, {operation, region, offset, std::move(into), true});
+    return start(link, {operation, region, offset, std::move(into), Does::read});
 }
 
 Result<void> InprocPort::write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) {
-    return start(link, {operation, region, offset, std::move(from), false});
+    return start(link, {operation, region, offset, std::move(from), Does::write});
+}
+
+Result<void> InprocPort::write_telling(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from,
+                                       std::uint32_t word) {
+    return start(link, {operation, region, offset, std::move(from), Does::write_telling, word});
 }
 
 Result<void> InprocPort::start(Link& base, WaitingOperation&& operation) {
@@ -121,12 +126,18 @@ bool InprocPort::post_operations(InprocLink& link) noexcept {
         }
         Operation& slot = end.operations[end.free_operation];
         WaitingOperation& wanted = link.waiting.front();
+        const std::uint32_t charge = wanted.does == Does::write_telling ? entry_charge : 0;  // the word waits with the bytes of a paused link
+        if (link.limit - link.charged < charge) {
+            link.blocked = true;  // the peer's credit has the link flushed
+            return false;
+        }
         const RequestBody request{wanted.region.key, wanted.region.address + wanted.offset, wanted.buffer.data(), wanted.buffer.size(),
-                                  end.free_operation, wanted.reads};
+                                  end.free_operation, wanted.does, wanted.word};
         if (link.says != 0 || !say(end, What::request, link.peer, link.peer_generation, request)) {
             wait_for_room(link, true);
             return false;
         }
+        link.charged += charge;
         end.free_operation = slot.next_free;
         slot.link = &link;
         slot.id = wanted.id;
@@ -193,7 +204,8 @@ void InprocPort::serve(End& end, InprocLink* link, Mark mark, const RequestBody&
         return reply(end, answer);
     }
     const Exposure* one = find_exposure(request.key);
-    const auto needed = std::uint8_t(request.reads ? Access::read : Access::write);
+    const bool reads = request.does == Does::read;
+    const auto needed = std::uint8_t(reads ? Access::read : Access::write);
     bool allowed = one != nullptr && one->link == link && (std::uint8_t(one->access) & needed) != 0;
     std::uint64_t offset = 0;
     if (allowed) {
@@ -205,9 +217,10 @@ void InprocPort::serve(End& end, InprocLink* link, Mark mark, const RequestBody&
         return reply(end, answer);
     }
     std::byte* const here = one->range.data() + offset;
-    if (request.size > 0) std::memmove(request.reads ? request.memory : here, request.reads ? here : request.memory, request.size);
+    if (request.size > 0) std::memmove(reads ? request.memory : here, reads ? here : request.memory, request.size);
     bytes_left_ -= std::min(bytes_left_, request.size);
     reply(end, answer);
+    if (request.does == Does::write_telling) deliver_word(*link, request.word);
 }
 
 void InprocPort::reply(End& end, const ReplyBody& body) noexcept {

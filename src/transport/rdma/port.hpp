@@ -44,13 +44,16 @@ struct Request {
 
 /// A remote operation, waiting or with the device.
 struct Operation {
+    enum class Does : std::uint8_t { read, write, write_telling };
     OperationId id;
     RemoteRegion region;
     std::uint64_t offset = 0;
     Buffer buffer;
-    Buffer registered;  ///< stands in for a buffer that the device does not know
-    bool reads = false;
-    bool told = false;  ///< its link is over; the device may still be at it
+    Does does = Does::read;
+    std::uint32_t word = 0;    ///< write_telling
+    Buffer registered = {};    ///< stands in for a buffer that the device does not know
+    bool told = false;         ///< its link is over; the device may still be at it
+    bool reads() const noexcept { return does == Does::read; }
 };
 
 /// A range that the peer may use: by the registration's own key, or by a window into it, which the peer's SEND can take back.
@@ -72,8 +75,10 @@ public:
     enum class State : std::uint8_t { free, connecting, answering, open, over };
     struct Received {
         Buffer bytes;
-        bool end_of_message;
-        std::uint32_t invalidated_key;
+        bool end_of_message = false;
+        std::uint32_t invalidated_key = 0;
+        std::uint32_t word = 0;  ///< without bytes: of a write of the peer's
+        bool is_word = false;
     };
 
     // -- every message
@@ -237,6 +242,7 @@ public:
     Result<void> revoke(Link& link, const RemoteRegion& region) override;
     Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) override;
     Result<void> write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) override;
+    Result<void> write_telling(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) override;
 
     // -- for listeners
     void drop_listening(RdmaListening& listening) noexcept;
@@ -291,6 +297,7 @@ private:
     void take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std::uint32_t bytes, bool end_of_message);
     void deliver(RdmaLink& link, Buffer&& bytes, bool end_of_message, std::uint32_t invalidated_key = 0);
     void deliver_held(RdmaLink& link);
+    void take_word(RdmaLink& link, std::uint32_t word);
     void take_note(RdmaLink& link, std::uint32_t note);
     void sent(Rail& rail, const ibv_wc& done);
     void pass_requests(RdmaLink& link, unsigned count, std::size_t& bytes, Error error);
