@@ -444,7 +444,7 @@ typedef struct evpl_remote_region {
     uint64_t key;        /**< the device's */
     uint64_t size_bytes; /**< of the region */
 } evpl_remote_region;
-enum { EVPL_ACCESS_READ = 1, EVPL_ACCESS_WRITE = 2, EVPL_ACCESS_READ_WRITE = 3 };
+enum { EVPL_ACCESS_READ = 1, EVPL_ACCESS_WRITE = 2, EVPL_ACCESS_READ_WRITE = 3, EVPL_ACCESS_ATOMIC = 4 }; /* joined with | */
 
 /** Lets this connection's peer access exactly the buffer (taken) until revoked. Errors: not_supported, misuse, those of registration. */
 EVPL_API evpl_error evpl_connection_expose(evpl_connection* peer, evpl_buffer* range, uint8_t access, evpl_remote_region* region);
@@ -458,9 +458,16 @@ EVPL_API evpl_error evpl_connection_write(evpl_connection* peer, const evpl_remo
 /** The same, and then the peer's on_written gets `word`. Errors: as write; not_supported where caps.remote_tells is false. */
 EVPL_API evpl_error evpl_connection_write_telling(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from,
                                                   uint32_t word, uint64_t* id);
+/** Adds to 8 bytes of the peer's, a number at a multiple of 8, or makes it `desired` if it is `expected`; evpl_completion_value is what was
+ * there before. Errors: not_supported where caps.remote_atomics is false, misuse, out_of_buffers. */
+EVPL_API evpl_error evpl_connection_fetch_add(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t add, uint64_t* id);
+EVPL_API evpl_error evpl_connection_compare_swap(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t expected,
+                                                 uint64_t desired, uint64_t* id);
 EVPL_API uint64_t evpl_completion_id(const evpl_completion* done);
 /** How the operation ended; misuse for null. */
 EVPL_API evpl_error evpl_completion_error(const evpl_completion* done);
+/** What was there before an atomic; 0 for others and null. */
+EVPL_API uint64_t evpl_completion_value(const evpl_completion* done);
 /** Moves the buffer out. Errors: misuse. */
 EVPL_API evpl_error evpl_completion_take(evpl_completion* done, evpl_buffer* buffer);
 
@@ -645,6 +652,7 @@ typedef struct evpl_caps {
     bool zero_copy_send; /**< large sends leave by reference */
     bool zero_copy_receive; /**< received bytes reach the application without a copy in user space */
     bool simulated_time; /**< lives in virtual time (the simulated port) */
+    bool remote_atomics; /**< numbers in remote memory can be changed */
     bool remote_tells; /**< a write to remote memory may tell the peer: evpl_connection_write_telling */
 } evpl_caps;
 EVPL_API evpl_error evpl_connection_caps(const evpl_connection* peer, evpl_caps* caps);

@@ -262,7 +262,7 @@ evpl_error evpl_connection_caps(const evpl_connection* peer, evpl_caps* caps) {
 }
 
 evpl_error evpl_connection_expose(evpl_connection* peer, evpl_buffer* range, uint8_t access, evpl_remote_region* region) {
-    if (peer == nullptr || range == nullptr || region == nullptr || access == 0 || access > EVPL_ACCESS_READ_WRITE) {
+    if (peer == nullptr || range == nullptr || region == nullptr || access == 0 || access > (EVPL_ACCESS_READ_WRITE | EVPL_ACCESS_ATOMIC)) {
         evpl_buffer_release(range);
         return misuse;
     }
@@ -296,6 +296,16 @@ evpl_error evpl_connection_write_telling(evpl_connection* peer, const evpl_remot
     }
     return remote(cpp(peer).write_telling(to_cpp(*region), offset, std::move(cpp(from)), word), id);
 }
+evpl_error evpl_connection_fetch_add(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t add, uint64_t* id) {
+    if (peer == nullptr || region == nullptr) return misuse;
+    return remote(cpp(peer).fetch_add(to_cpp(*region), offset, add), id);
+}
+evpl_error evpl_connection_compare_swap(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t expected,
+                                        uint64_t desired, uint64_t* id) {
+    if (peer == nullptr || region == nullptr) return misuse;
+    return remote(cpp(peer).compare_swap(to_cpp(*region), offset, expected, desired), id);
+}
+uint64_t evpl_completion_value(const evpl_completion* done) { return done == nullptr ? 0 : cpp(done).value; }
 uint64_t evpl_completion_id(const evpl_completion* done) { return done == nullptr ? 0 : cpp(done).id.value; }
 evpl_error evpl_completion_error(const evpl_completion* done) { return done == nullptr ? misuse : to_c(cpp(done).error); }
 evpl_error evpl_completion_take(evpl_completion* done, evpl_buffer* buffer) {

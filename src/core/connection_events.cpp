@@ -249,7 +249,12 @@ void ConnectionState::writable() {
 
 void ConnectionState::completed(OperationId operation, Error error, Buffer&& buffer) {
     --operations_out;
-    if (completions.push(Completion{operation, error, std::move(buffer)})) note(ev_completed);
+    Completion done{operation, error, std::move(buffer)};
+    if ((operation.value & atomic_bit) != 0) {
+        if (error.ok()) std::memcpy(&done.value, done.buffer.data(), sizeof done.value);
+        done.buffer.reset();
+    }
+    if (completions.push(std::move(done))) note(ev_completed);
 }
 
 void ConnectionState::closed(Error error) {

@@ -132,6 +132,7 @@ public:
     memory::RingQueue<Completion, 1> completions;
     std::uint32_t operations_out = 0;
     std::uint64_t next_operation = 1;
+    static constexpr std::uint64_t atomic_bit = std::uint64_t(1) << 63;  ///< in an atomic's number: its buffer is ours, and becomes a value
 
     std::uint32_t events = 0;
     Phase phase = Phase::opening;

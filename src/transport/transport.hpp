@@ -177,6 +177,13 @@ protected:
     ~Host() = default;
 };
 
+/// What an atomic does to 8 bytes of the peer's.
+struct Atomic {
+    bool swaps = false;         ///< else it adds
+    std::uint64_t operand = 0;  ///< is added, or is compared
+    std::uint64_t desired = 0;  ///< swaps: what they become where they were `operand`
+};
+
 /// One device queue, ring or descriptor set of one loop. All calls on the loop's thread.
 class Port {
 public:
@@ -237,6 +244,8 @@ public:
     virtual Result<void> write(Link&, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from);
     /// Where caps.remote_tells: the peer's sink is told `word` by delivered().
     virtual Result<void> write_telling(Link&, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word);
+    /// Where caps.remote_atomics; the address is a multiple of 8. `before` has 8 bytes, which become what was there before.
+    virtual Result<void> atomic(Link&, OperationId operation, const RemoteRegion& region, std::uint64_t offset, const Atomic& what, Buffer before);
 };
 
 /// A scheme and what it is for.

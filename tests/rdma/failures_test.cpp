@@ -410,6 +410,27 @@ TEST_F(FailureTest, NamesMemoryThatCannotBeRegistered) {
     expect_alive(next, servers_.back());
 }
 
+// Goal: where the device has no atomics nobody is promised any, and asking says so.
+TEST_F(FailureTest, SaysWhereADeviceHasNoAtomics) {
+    tell("remove=1");
+    tell("atomics=0,restore=1");
+    Peer& client = peer();
+    listen_at(second_device);
+    open(client);
+    ASSERT_FALSE(HasFatalFailure());
+    Connection& server = *servers_.back().get();
+    EXPECT_FALSE(client.get()->caps().remote_atomics);
+    EXPECT_TRUE(client.get()->caps().rma);
+    EXPECT_EQ(server.expose(*loop().allocate(8), Access::atomic).error(), Errc::not_supported);
+    const auto region = server.expose(*loop().allocate(8), Access::read_write);
+    ASSERT_TRUE(region.ok()) << region.error();
+    EXPECT_EQ(client.get()->fetch_add(*region, 0, 1).error(), Errc::not_supported);
+    expect_alive(client, servers_.back());
+    end();
+    tell("remove=1");
+    tell("atomics=1,restore=1");
+}
+
 // Goal: with very few receives and completions all connections still move.
 TEST_F(FailureTest, MovesOnWithFewReceives) {
     tell("remove=1");

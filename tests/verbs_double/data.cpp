@@ -82,6 +82,8 @@ void claim(Cq& cq, const char* what) {
 ibv_wc_opcode opcode_of(const Work& w) {
     switch (w.opcode) {
     case IBV_WR_RDMA_READ: return IBV_WC_RDMA_READ;
+    case IBV_WR_ATOMIC_FETCH_AND_ADD: return IBV_WC_FETCH_ADD;
+    case IBV_WR_ATOMIC_CMP_AND_SWP: return IBV_WC_COMP_SWAP;
     case IBV_WR_RDMA_WRITE:
     case IBV_WR_RDMA_WRITE_WITH_IMM: return IBV_WC_RDMA_WRITE;
     default: return IBV_WC_SEND;
@@ -255,6 +257,26 @@ Did do_send(Qp& q, const Work& w, Qp& peer) {
     return Did::done;
 }
 
+bool is_atomic(ibv_wr_opcode opcode) { return opcode == IBV_WR_ATOMIC_FETCH_AND_ADD || opcode == IBV_WR_ATOMIC_CMP_AND_SWP; }
+
+/// Under the mutex, as a device does one after the other.
+void do_atomic(Qp& q, const Work& w, Qp& peer) {
+    const Mr* mr = region_of(w.rkey);
+    const bool allowed = mr != nullptr && mr->pd == peer.pd && (mr->access & IBV_ACCESS_REMOTE_ATOMIC) != 0 && covers(*mr, w.remote, 8);
+    if (!allowed || w.remote % 8 != 0) {
+        enter(peer, IBV_QPS_ERR);
+        return fail(q, w, allowed ? IBV_WC_REM_INV_REQ_ERR : IBV_WC_REM_ACCESS_ERR);
+    }
+    if (bytes_of(w) != 8) misuse("an atomic of %llu bytes", (unsigned long long)bytes_of(w));
+    auto& number = *reinterpret_cast<std::uint64_t*>(w.remote);
+    const std::uint64_t before = number;
+    if (w.opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) number += w.operand;
+    else if (before == w.operand) number = w.swap;
+    const Receive into{0, {w.places[0], {}}, 1};
+    const bool fits = scatter(q, into, reinterpret_cast<const std::byte*>(&before), sizeof before);
+    return fits ? complete_send(q, w, IBV_WC_SUCCESS) : fail(q, w, IBV_WC_LOC_PROT_ERR);
+}
+
 void do_remote(Qp& q, const Work& w, Qp& peer) {
     const std::uint64_t bytes = bytes_of(w);
     const bool tells = w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM;  // and there is a receive
@@ -295,7 +317,8 @@ Did execute(Qp& q, const Work& w) {
     }
     if (w.opcode == IBV_WR_SEND || w.opcode == IBV_WR_SEND_WITH_IMM) return do_send(q, w, *peer);
     if (w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM && !meets_receive(q, *peer)) return Did::waits;
-    do_remote(q, w, *peer);
+    if (is_atomic(w.opcode)) do_atomic(q, w, *peer);
+    else do_remote(q, w, *peer);
     return Did::done;
 }
 
@@ -363,6 +386,12 @@ void take(Work& w, const Qp& q, const ibv_send_wr& request) {
     w.imm = request.imm_data;
     w.remote = request.wr.rdma.remote_addr;
     w.rkey = request.wr.rdma.rkey;
+    if (is_atomic(w.opcode)) {
+        w.remote = request.wr.atomic.remote_addr;
+        w.rkey = request.wr.atomic.rkey;
+        w.operand = request.wr.atomic.compare_add;
+        w.swap = request.wr.atomic.swap;
+    }
     w.places.assign(request.sg_list, request.sg_list + request.num_sge);
     w.copied.clear();
     if (q.qp_type == IBV_QPT_UD) {
@@ -649,6 +678,7 @@ int ibv_query_device(ibv_context*, ibv_device_attr* out) {
     out->max_qp = 32768;
     out->max_qp_wr = 16384;
     out->max_sge = int(knobs().sge.load());
+    out->atomic_cap = knobs().atomics != 0 ? IBV_ATOMIC_HCA : IBV_ATOMIC_NONE;
     out->max_cq = 4096;
     out->max_cqe = int(knobs().cqe.load());
     out->max_mr = 32768;
@@ -720,7 +750,7 @@ ibv_mr* ibv_reg_mr(ibv_pd* pd, void* address, std::size_t bytes, int access) {
     Books& b = books();
     if (context_of(pd->context).removed) return errno = EIO, nullptr;
     if (knobs().mr.hits() || std::uint64_t(b.mr_bytes.load()) + bytes > knobs().memlock) return errno = ENOMEM, nullptr;
-    if ((access & IBV_ACCESS_REMOTE_WRITE) != 0 && (access & IBV_ACCESS_LOCAL_WRITE) == 0) return errno = EINVAL, nullptr;
+    if ((access & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)) != 0 && (access & IBV_ACCESS_LOCAL_WRITE) == 0) return errno = EINVAL, nullptr;
     const std::uint32_t at = place_for(tables().mrs, tables().next_mr);
     if (at == 0) return errno = ENOMEM, nullptr;
     auto* mr = new Mr();

@@ -39,6 +39,7 @@ struct Knobs {
     Number cqe{65536};           ///< largest completion queue
     Number srq{16384};           ///< largest shared receive queue
     Number sge{16};
+    Number atomics{1};
     Number inline_bytes{512};
     Number memlock{UINT64_MAX};  ///< bytes that may be registered: ENOMEM beyond
     Number retry_ms{200};        ///< until a peer that answers nothing is given up
@@ -59,7 +60,7 @@ struct Knobs {
             const char* name;
             Number* number;
         } numbers[] = {{"seed", &seed}, {"strict", &strict}, {"memory", &memory}, {"async", &async}, {"reorder", &reorder}, {"cqe", &cqe},
-                       {"srq", &srq}, {"sge", &sge}, {"inline", &inline_bytes}, {"memlock", &memlock}, {"retry_ms", &retry_ms},
+                       {"srq", &srq}, {"sge", &sge}, {"atomics", &atomics}, {"inline", &inline_bytes}, {"memlock", &memlock}, {"retry_ms", &retry_ms},
                        {"rnr_ms", &rnr_ms}, {"late_established", &late_established}, {"late_disconnected", &late_disconnected},
                        {"send_status", &send_status}};
         for (const auto& each : numbers)

@@ -123,6 +123,7 @@ struct Work {
     __be32 imm = 0;
     std::uint64_t remote = 0;
     std::uint32_t rkey = 0;
+    std::uint64_t operand = 0, swap = 0;
     in6_addr to{};
     std::uint32_t to_number = 0, qkey = 0;
     std::vector<ibv_sge> places;

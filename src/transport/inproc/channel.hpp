@@ -69,7 +69,7 @@ struct BlockBody {
 struct CreditBody {
     std::uint64_t limit;
 };
-enum class Does : std::uint8_t { read, write, write_telling };
+enum class Does : std::uint8_t { read, write, write_telling, add, swap };
 struct RequestBody {
     std::uint64_t key;
     std::uint64_t address;
@@ -78,6 +78,7 @@ struct RequestBody {
     std::uint16_t operation;
     Does does;
     std::uint32_t word;  ///< write_telling
+    std::uint64_t operand, desired;  ///< add, swap
 };
 struct ReplyBody {
     std::uint16_t operation;

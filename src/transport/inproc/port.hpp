@@ -38,6 +38,7 @@ struct WaitingOperation {
     Buffer buffer;
     Does does;
     std::uint32_t word = 0;
+    std::uint64_t operand = 0, desired = 0;
 };
 
 class InprocLink final : public Link {
@@ -172,6 +173,7 @@ public:
     Result<void> revoke(Link& link, const RemoteRegion& region) override;
     Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) override;
     Result<void> write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) override;
+    Result<void> atomic(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, const Atomic& what, Buffer before) override;
     Result<void> write_telling(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) override;
 
     // -- for the registry, under its mutex

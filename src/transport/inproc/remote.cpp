@@ -3,6 +3,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <new>
 
@@ -105,6 +106,10 @@ Result<void> InprocPort::write_telling(Link& link, OperationId operation, const 
     return start(link, {operation, region, offset, std::move(from), Does::write_telling, word});
 }
 
+Result<void> InprocPort::atomic(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, const Atomic& what, Buffer before) {
+    return start(link, {operation, region, offset, std::move(before), what.swaps ? Does::swap : Does::add, 0, what.operand, what.desired});
+}
+
 Result<void> InprocPort::start(Link& base, WaitingOperation&& operation) {
     auto& link = static_cast<InprocLink&>(base);
     if (link.state != InprocLink::State::open || link.end_said || link.finishing) return Error(Errc::misuse, Step::remote);
@@ -132,7 +137,7 @@ bool InprocPort::post_operations(InprocLink& link) noexcept {
             return false;
         }
         const RequestBody request{wanted.region.key, wanted.region.address + wanted.offset, wanted.buffer.data(), wanted.buffer.size(),
-                                  end.free_operation, wanted.does, wanted.word};
+                                  end.free_operation, wanted.does, wanted.word, wanted.operand, wanted.desired};
         if (link.says != 0 || !say(end, What::request, link.peer, link.peer_generation, request)) {
             wait_for_room(link, true);
             return false;
@@ -197,6 +202,39 @@ void InprocPort::park_operations(End& end) noexcept {
 
 // -- answering -------------------------------------------------------------------------------------------------
 
+namespace {
+
+Access needed_for(Does does) noexcept {
+    switch (does) {
+    case Does::read: return Access::read;
+    case Does::add:
+    case Does::swap: return Access::atomic;
+    default: return Access::write;
+    }
+}
+
+/// Between `here` and the asking side's memory, which waits for the reply. Owners on several loops may have exposed the same bytes.
+void carry_out(const RequestBody& request, std::byte* here) noexcept {
+    switch (request.does) {
+    case Does::read:
+        if (request.size > 0) std::memmove(request.memory, here, request.size);
+        return;
+    case Does::add:
+    case Does::swap: {
+        const std::atomic_ref number(*reinterpret_cast<std::uint64_t*>(here));
+        std::uint64_t before = request.operand;
+        if (request.does == Does::add) before = number.fetch_add(request.operand);
+        else number.compare_exchange_strong(before, request.desired);
+        std::memcpy(request.memory, &before, sizeof before);
+        return;
+    }
+    default:
+        if (request.size > 0) std::memmove(here, request.memory, request.size);
+    }
+}
+
+}  // namespace
+
 void InprocPort::serve(End& end, InprocLink* link, Mark mark, const RequestBody& request) {
     ReplyBody answer{request.operation, Errc::none};
     if (link->generation != mark.generation() || link->state != InprocLink::State::open) {
@@ -204,20 +242,19 @@ void InprocPort::serve(End& end, InprocLink* link, Mark mark, const RequestBody&
         return reply(end, answer);
     }
     const Exposure* one = find_exposure(request.key);
-    const bool reads = request.does == Does::read;
-    const auto needed = std::uint8_t(reads ? Access::read : Access::write);
+    const auto needed = std::uint8_t(needed_for(request.does));
     bool allowed = one != nullptr && one->link == link && (std::uint8_t(one->access) & needed) != 0;
     std::uint64_t offset = 0;
     if (allowed) {
         offset = request.address - reinterpret_cast<std::uintptr_t>(one->range.data());
         allowed = offset <= one->range.size() && request.size <= one->range.size() - offset;
+        if (needed == std::uint8_t(Access::atomic)) allowed &= request.address % sizeof(std::uint64_t) == 0;
     }
     if (!allowed) {
         answer.error = Errc::remote_access;
         return reply(end, answer);
     }
-    std::byte* const here = one->range.data() + offset;
-    if (request.size > 0) std::memmove(reads ? request.memory : here, reads ? here : request.memory, request.size);
+    carry_out(request, one->range.data() + offset);
     bytes_left_ -= std::min(bytes_left_, request.size);
     reply(end, answer);
     if (request.does == Does::write_telling) deliver_word(*link, request.word);

@@ -44,16 +44,18 @@ struct Request {
 
 /// A remote operation, waiting or with the device.
 struct Operation {
-    enum class Does : std::uint8_t { read, write, write_telling };
+    enum class Does : std::uint8_t { read, write, write_telling, atomic };
     OperationId id;
     RemoteRegion region;
     std::uint64_t offset = 0;
     Buffer buffer;
     Does does = Does::read;
     std::uint32_t word = 0;    ///< write_telling
+    Atomic what = {};          ///< atomic
     Buffer registered = {};    ///< stands in for a buffer that the device does not know
     bool told = false;         ///< its link is over; the device may still be at it
-    bool reads() const noexcept { return does == Does::read; }
+    /// The peer's device answers with bytes, which it does for so many at a time.
+    bool reads() const noexcept { return does == Does::read || does == Does::atomic; }
 };
 
 /// A range that the peer may use: by the registration's own key, or by a window into it, which the peer's SEND can take back.
@@ -242,6 +244,7 @@ public:
     Result<void> revoke(Link& link, const RemoteRegion& region) override;
     Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) override;
     Result<void> write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) override;
+    Result<void> atomic(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, const Atomic& what, Buffer before) override;
     Result<void> write_telling(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) override;
 
     // -- for listeners

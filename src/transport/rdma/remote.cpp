@@ -20,6 +20,7 @@ Result<RemoteRegion> RdmaPort::expose(Link& base, Buffer range, Access access) {
     int rights = 0;
     if ((unsigned(access) & unsigned(Access::read)) != 0) rights |= IBV_ACCESS_REMOTE_READ;
     if ((unsigned(access) & unsigned(Access::write)) != 0) rights |= IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_LOCAL_WRITE;
+    if ((unsigned(access) & unsigned(Access::atomic)) != 0) rights |= IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_LOCAL_WRITE;
     if (!link.exposures.reserve(1)) return Error(Errc::out_of_memory, Step::remote);
     const bool by_window = link.own_caps.remote_invalidate;
     ibv_mr* region = verbs().ibv_reg_mr(link.rail->queues->device->pd, range.data(), range.size(),
@@ -141,12 +142,24 @@ Result<void> RdmaPort::write_telling(Link& link, OperationId operation, const Re
     return start(link, {operation, region, offset, std::move(from), Operation::Does::write_telling, word});
 }
 
+Result<void> RdmaPort::atomic(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, const Atomic& what, Buffer before) {
+    return start(link, {operation, region, offset, std::move(before), Operation::Does::atomic, 0, what});
+}
+
 namespace {
 
 /// As the device wants it, but for the place of our own bytes.
 ibv_send_wr request_of(const Operation& operation) noexcept {
     ibv_send_wr request{};
     request.send_flags = IBV_SEND_SIGNALED;
+    if (operation.does == Operation::Does::atomic) {
+        request.opcode = operation.what.swaps ? IBV_WR_ATOMIC_CMP_AND_SWP : IBV_WR_ATOMIC_FETCH_AND_ADD;
+        request.wr.atomic.remote_addr = operation.region.address + operation.offset;
+        request.wr.atomic.rkey = std::uint32_t(operation.region.key);
+        request.wr.atomic.compare_add = operation.what.operand;
+        request.wr.atomic.swap = operation.what.desired;
+        return request;
+    }
     request.wr.rdma.remote_addr = operation.region.address + operation.offset;
     request.wr.rdma.rkey = std::uint32_t(operation.region.key);
     request.opcode = operation.reads() ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;

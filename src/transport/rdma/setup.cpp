@@ -260,6 +260,7 @@ bool RdmaPort::attach(RdmaLink& link, Session& session) noexcept {
     link.domain = session.queues->device;
     link.own_caps = caps_of(session.options, session.inline_bytes, !link.active);
     link.own_caps.remote_invalidate &= session.queues->device->has_windows();
+    link.own_caps.remote_atomics &= session.queues->device->limits.atomic_cap != IBV_ATOMIC_NONE;
     return true;
 }
 
