@@ -178,7 +178,8 @@ bool RdmaPort::make_known(RdmaLink& link, Operation& operation, std::uint32_t& l
     Device& device = *link.rail->queues->device;
     Buffer& used = operation.registered ? operation.registered : operation.buffer;
     memory::Slab* slab = memory::slab_of(used);
-    if (slab == nullptr) {  // the caller's own memory
+    const auto refused = [&] { return slab->keys[device.number()].state.load(std::memory_order_acquire) == memory::KeyState::failed; };
+    if (slab == nullptr || (slab->is_foreign() && refused())) {  // the caller's own memory
         if (used.size() > memory::block_bytes_max) {
             error = Error(Errc::too_large, Step::remote);
             return false;
@@ -198,7 +199,7 @@ bool RdmaPort::make_known(RdmaLink& link, Operation& operation, std::uint32_t& l
         return true;
     }
     device.request(*slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
-    if (slab->keys[device.number()].state.load(std::memory_order_acquire) == memory::KeyState::failed) error = Error(Errc::device_error, Step::remote);
+    if (!slab->is_foreign() && refused()) error = Error(Errc::device_error, Step::remote);
     return false;
 }
 
