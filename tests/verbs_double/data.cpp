@@ -58,10 +58,14 @@ bool covers(const Mr& mr, std::uint64_t address, std::uint64_t bytes) {
 // -- completions ---------------------------------------------------------------------------------------------------
 
 void push(Cq& cq, const Cqe& cqe) {
+    if (cq.broken) return;
     if (cq.head == cq.tail) cq.head = cq.tail = 0;
-    if (cq.tail - cq.head >= std::size_t(cq.cqe)) {
+    const bool full = cq.tail - cq.head >= std::size_t(cq.cqe);
+    if (full || knobs().overrun.hits()) {
+        cq.broken = true;
+        tell_async(context_of(cq.context), IBV_EVENT_CQ_ERR, static_cast<ibv_cq*>(&cq));
+        if (!full) return;
         ++books().overruns;
-        tell_async(context_of(cq.context), IBV_EVENT_CQ_ERR);
         return misuse("a completion queue of %d has overrun", cq.cqe);
     }
     if (cq.tail == cq.ring.size()) {  // not empty, but at its end: from the start again
@@ -285,7 +289,7 @@ void do_remote(Qp& q, const Work& w, Qp& peer) {
     const Mr* mr = region_of(w.rkey);
     const int right = reads ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_WRITE;
     if (mr == nullptr || mr->pd != peer.pd || (mr->access & right) == 0 || !covers(*mr, w.remote, bytes)) {
-        tell_async(context_of(peer.context), IBV_EVENT_QP_ACCESS_ERR);
+        tell_async(context_of(peer.context), IBV_EVENT_QP_ACCESS_ERR, static_cast<ibv_qp*>(&peer));
         enter(peer, IBV_QPS_ERR);
         return fail(q, w, IBV_WC_REM_ACCESS_ERR);
     }
@@ -308,6 +312,11 @@ void do_remote(Qp& q, const Work& w, Qp& peer) {
 Did execute(Qp& q, const Work& w) {
     if (knobs().send.hits()) {
         fail(q, w, ibv_wc_status(knobs().send_status.load()));
+        return Did::done;
+    }
+    if (knobs().qp_fatal.hits()) {  // the device gives the queue pair up, and says so on its own channel only
+        q.state = IBV_QPS_ERR;
+        tell_async(context_of(q.context), IBV_EVENT_QP_FATAL, static_cast<ibv_qp*>(&q));
         return Did::done;
     }
     Qp* const peer = qp_of(q.peer);

@@ -423,7 +423,7 @@ Error Control::make_queue_pair(Session& session) noexcept {
 Result<Queues*> Control::queues_for(Session& session, Device& device) noexcept {
     Mailbox& home = *session.home;
     for (Queues* each = home.queues_; each != nullptr; each = each->next) {
-        if (each->device == &device) return each;
+        if (each->device == &device && !each->lost) return each;
     }
     auto* made = new (std::nothrow) Queues;
     if (made == nullptr) return Error(Errc::out_of_memory, Step::open);
@@ -465,9 +465,14 @@ void Control::destroy(Queues& queues) noexcept {
     delete &queues;
 }
 
-/// Nobody can use the device any more. Each loop that has queues on it is asked to let go of them, so that the device can go, too.
+/// Nobody can use the device any more. Each loop lets go of its queues on it, so that the device can go, too.
 void Control::lose(Device& device) noexcept {
     if (device.removed.exchange(true, std::memory_order_relaxed)) return;
+    lose_queues([&](const Queues& each) { return each.device == &device; }, Error(Errc::device_lost, Step::none, Who::system));
+}
+
+template <class Match>
+void Control::lose_queues(Match match, Error why) noexcept {
     Mailbox* home;
     {
         const std::lock_guard lock(state_.mutex);
@@ -475,10 +480,12 @@ void Control::lose(Device& device) noexcept {
     }
     for (; home != nullptr; home = home->next_open_) {  // only this thread takes one out
         for (Queues* each = home->queues_; each != nullptr; each = each->next) {
-            if (each->device != &device) continue;
+            if (each->lost || !match(*each)) continue;
+            each->lost = true;
             Session* notice = make(*home);
             if (notice == nullptr) continue;  // they stay until the loop ends
             notice->queues = each;
+            notice->error = why;
             tell(*notice, Session::tell_lost);
         }
     }
@@ -617,6 +624,7 @@ void Control::hear_device(Device& device) noexcept {
             tell_all([&](const Session& each) {
                 return (each.queues != nullptr && each.queues->cq == said.element.cq) || each.ud.sends == said.element.cq || each.ud.receives == said.element.cq;
             }, Session::tell_broken, failed);
+            lose_queues([&](const Queues& each) { return each.cq == said.element.cq; }, failed);
             break;
         case IBV_EVENT_QP_FATAL:
             tell_all([&](const Session& each) { return each.qp == said.element.qp || each.ud.qp == said.element.qp; }, Session::tell_broken, failed);

@@ -36,6 +36,7 @@ struct Queues {
     std::uint32_t block_bytes = 0;  ///< of a receive
     Queues* next = nullptr;         ///< of the mailbox
     void* rail = nullptr;           ///< the loop's side of it
+    bool lost = false;              ///< the device, or the completion queue: nobody else comes on them. The control thread's own
     unsigned pairs = 0;             ///< queue pairs on them. The control thread's own
     Session* given_up = nullptr;    ///< asked to destroy them when there are none left. The control thread's own
 };
@@ -68,7 +69,7 @@ struct Session {
         ask_open = 32,    ///< datagrams: a queue pair
         ask_answer = 128, ///< datagrams: who asks for it may be told
         ask_peer = 64,    ///< peer: a target for `target`, or for who sent `arrival`; group: join it
-        ask_give_up = 256,///< `queues` of a device that is gone: the loop looks at them no more
+        ask_give_up = 256,///< `queues` that are lost: the loop looks at them no more
         ask_finish = 16   ///< disconnect, destroy the queue pair; the last word
     };
     enum Tell : std::uint32_t {
@@ -81,7 +82,7 @@ struct Session {
         tell_destroyed = 64,    ///< nothing of it is left with the device: the last word
         tell_broken = 128,      ///< its port is down, or its queues have failed: `error`
         tell_deaf = 256,        ///< the device that `listening` listened at is gone; the session is only this word
-        tell_lost = 512,        ///< the device of `queues` is gone; the session is only this word, and the next two
+        tell_lost = 512,        ///< `queues` are of no use any more: `error`; the session is only this word, and the next two
         tell_given_up = 1024    ///< they are no more
     };
 
@@ -207,6 +208,8 @@ private:
     template <class Match>
     void lose_places(Match match) noexcept;
     void lose(Device& device) noexcept;
+    template <class Match>
+    void lose_queues(Match match, Error why) noexcept;
     void give_up(Session& session) noexcept;
     void unask(Session& session) noexcept;
     void set_id(Session& session, rdma_cm_id* id) noexcept;

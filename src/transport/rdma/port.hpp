@@ -178,7 +178,7 @@ struct Rail final : Watcher {
     Queues* queues = nullptr;
     Rail* next = nullptr;
     bool armed = false;             ///< the next completion makes the channel readable
-    bool dead = false;              ///< the device is gone: neither posted to nor polled
+    bool dead = false;              ///< the device or the queue is gone: neither posted to nor polled
     Session* notice = nullptr;      ///< by which its queues are given up, once no link is on them
     bool given_up = false;
     unsigned link_count = 0;
@@ -276,7 +276,7 @@ private:
     void ask_finish(RdmaLink& link) noexcept;
     bool attach(RdmaLink& link, Session& session) noexcept;
     Result<Rail*> rail_of(Queues& queues) noexcept;
-    void lose_rail(Rail& rail) noexcept;
+    void lose_rail(Rail& rail, Error why) noexcept;
     void queues_lost(Session& notice);
     void give_up_if_unused(Rail& rail) noexcept;
     void given_up(Session& notice) noexcept;

@@ -124,12 +124,12 @@ Result<Rail*> RdmaPort::rail_of(Queues& queues) noexcept {
     return rail;
 }
 
-/// The device is gone. Its queues answer nonsense from now on: neither posted to nor polled.
-void RdmaPort::lose_rail(Rail& rail) noexcept {
+/// The queues, or their device, are of no use. They answer nonsense from now on: neither posted to nor polled.
+void RdmaPort::lose_rail(Rail& rail, Error why) noexcept {
     rail.dead = true;
     rail.early_count = 0;
     visit_links([&](RdmaLink& link) {
-        if (link.rail == &rail) end_link(link, Error(Errc::device_lost, Step::none, Who::system));
+        if (link.rail == &rail) end_link(link, why);
     });
 }
 
@@ -143,11 +143,11 @@ void RdmaPort::queues_lost(Session& notice) {
     const auto rail = rail_of(*notice.queues);  // a connection may be about to ask for it, and finds it dead
     if (!rail) return;                          // without memory for that the queues stay until the loop ends
     (*rail)->notice = &notice;
-    lose_rail(**rail);
+    lose_rail(**rail, notice.error);
     give_up_if_unused(**rail);
 }
 
-/// The queues of a device that is gone are destroyed, so that its protection domain can be used for another one.
+/// Lost queues are destroyed: the next connection gets new ones, and the protection domain of a device that is gone can be used for another.
 void RdmaPort::give_up_if_unused(Rail& rail) noexcept {
     if (rail.notice == nullptr || rail.link_count > 0 || std::exchange(rail.given_up, true)) return;
     unwatch(rail);
@@ -197,8 +197,9 @@ void RdmaPort::hear(Session& session, std::uint32_t tells) {
     }
     link->has_heard |= (tells & (Session::tell_established | Session::tell_failed)) != 0;
     if ((tells & Session::tell_removed) != 0) {
-        if (link->rail != nullptr) lose_rail(*link->rail);
-        end_link(*link, Error(Errc::device_lost, Step::none, Who::system));
+        const Error lost(Errc::device_lost, Step::none, Who::system);
+        if (link->rail != nullptr) lose_rail(*link->rail, lost);
+        end_link(*link, lost);
         return ask_finish(*link);
     }
     if ((tells & Session::tell_broken) != 0) return end_link(*link, session.error);
