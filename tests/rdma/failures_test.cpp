@@ -471,6 +471,27 @@ TEST_F(FailureTest, SaysWhereADeviceHasNoAtomics) {
     tell("atomics=1,restore=1");
 }
 
+// Goal: memory that cannot be exposed because of the limit of locked memory is an error by name and a line that says what to raise; the connection
+// goes on, and exposes what fits.
+TEST_F(FailureTest, NamesAnExposureBeyondTheLimitOfLockedMemory) {
+    Log log;
+    Peer& client = peer();
+    listen_at(first_device);
+    open(client);
+    ASSERT_FALSE(HasFatalFailure());
+    Peer& server = servers_.back();
+    expect_alive(client, server);
+    tell("memlock=" + std::to_string(count("mr_bytes") + 5000));
+    const auto refused = server.get()->expose(*loop().allocate(6000), Access::read);
+    EXPECT_EQ(refused.error(), Errc::out_of_memory);
+    EXPECT_EQ(refused.error().step(), Step::remote);
+    EXPECT_TRUE(log.has("raise it (ulimit -l"));
+    const auto fits = server.get()->expose(*loop().allocate(4000), Access::read);
+    ASSERT_TRUE(fits.ok()) << fits.error();
+    EXPECT_TRUE(server.get()->revoke(*fits).ok());
+    expect_alive(client, server);
+}
+
 // Goal: a region of the program's own memory is registered once, however often it is sent, read into or written from, and given back after its last use.
 TEST_F(FailureTest, RegistersAProgramsMemoryOnce) {
     const std::string text = pattern(3 << 20);  // larger than any block: it cannot be copied into one

@@ -67,14 +67,15 @@ void Device::sweep() noexcept {
 Result<std::uint64_t> Device::register_memory(std::byte* base, std::size_t size_bytes) noexcept {
     if (removed.load(std::memory_order_relaxed)) return Error(Errc::device_lost, Step::open);
     ibv_mr* region = verbs().ibv_reg_mr(pd, base, size_bytes, IBV_ACCESS_LOCAL_WRITE);
-    if (region == nullptr) {
-        const int os = errno;
-        if (os == ENOMEM) tell_memlock(size_bytes);
-        return Error::from_errno(os, Step::open);
-    }
+    if (region == nullptr) return refusal(errno, size_bytes, Step::open);
     auto key = regions_.add(region, region->lkey);
     if (!key) verbs().ibv_dereg_mr(region);
     return key;
+}
+
+Error Device::refusal(int os, std::size_t size_bytes, Step step) noexcept {
+    if (os == ENOMEM) tell_memlock(size_bytes);
+    return Error::from_errno(os, step);
 }
 
 void Device::deregister_memory(std::byte*, std::size_t, std::uint64_t key) noexcept {

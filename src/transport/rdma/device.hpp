@@ -27,6 +27,8 @@ public:
 
     Result<std::uint64_t> register_memory(std::byte* base, std::size_t size_bytes) noexcept override;
     void deregister_memory(std::byte* base, std::size_t size_bytes, std::uint64_t key) noexcept override;
+    /// Why memory was refused: where it is the limit of locked memory, one line in the log says what to raise. Thread: any.
+    static Error refusal(int os, std::size_t size_bytes, Step step) noexcept;
     static std::uint32_t lkey_of(std::uint64_t key) noexcept { return RegionTable<ibv_mr>::lkey_of(key); }
 
     /// Windows of a queue pair, which a peer's SEND can take back.

@@ -25,7 +25,7 @@ Result<RemoteRegion> RdmaPort::expose(Link& base, Buffer range, Access access) {
     const bool by_window = link.own_caps.remote_invalidate;
     ibv_mr* region = verbs().ibv_reg_mr(link.rail->queues->device->pd, range.data(), range.size(),
                                         by_window ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND : rights);
-    if (region == nullptr) return Error::from_errno(errno, Step::remote);
+    if (region == nullptr) return Device::refusal(errno, range.size(), Step::remote);
     if (by_window) return bind_window(link, region, std::move(range), rights & ~IBV_ACCESS_LOCAL_WRITE);
     const RemoteRegion out{reinterpret_cast<std::uintptr_t>(range.data()), region->rkey, range.size()};
     (void)link.exposures.push({region, nullptr, region->rkey, true, false, std::move(range)});  // reserved
