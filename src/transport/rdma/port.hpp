@@ -140,6 +140,11 @@ public:
     Error error;
     Caps own_caps;
     Address local, remote;
+
+    /// What is next uses up a receive of the peer's, and the peer has granted none; its next credits bring the link here again.
+    bool awaits_credit() noexcept {
+        return !waiting.empty() && waiting.front().does == Operation::Does::write_telling && credits <= credits_kept;
+    }
 };
 
 /// Links by their queue pair's number (24 bits).

@@ -208,8 +208,7 @@ bool RdmaPort::post_waiting(RdmaLink& link) {
     while (!link.waiting.empty()) {
         Operation& first = link.waiting.front();
         const bool tells = first.does == Operation::Does::write_telling;
-        if (tells && link.credits <= credits_kept) return false;  // it uses up a receive of the peer's; the next credits bring us here again
-        if (!may_post(link, requests_kept) || !link.requests.reserve(1) || !link.operations.reserve(1)) return false;
+        if (link.awaits_credit() || !may_post(link, requests_kept) || !link.requests.reserve(1) || !link.operations.reserve(1)) return false;
         std::uint32_t lkey = 0;
         Error error;
         if (!make_known(link, first, lkey, error)) {

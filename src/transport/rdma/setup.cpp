@@ -559,7 +559,7 @@ void RdmaPort::alarm() {
             else tick_by(link.linger_until_ns);
             return;
         }
-        if (link.starving || !link.waiting.empty()) {
+        if (link.starving || (!link.waiting.empty() && !link.awaits_credit())) {
             touch(link);
             host.poll_again();
             tick_by(now + retry_ns);
