@@ -3,6 +3,7 @@
 // Connections for coroutines.
 
 #include <new>
+#include <span>
 #include <string_view>
 
 #include "evpl/co_task.hpp"
@@ -17,7 +18,7 @@ namespace detail {
 class StreamState;
 
 /// A remote read or write under way.
-class RemoteWait : Wait {
+class RemoteWait : protected Wait {
 public:
     RemoteWait(StreamState& state, Result<OperationId> started, Until until) noexcept;
     ~RemoteWait();
@@ -31,7 +32,7 @@ public:
         return std::move(block_);
     }
 
-private:
+protected:
     friend class StreamState;
     bool ready() noexcept override { return done_; }
     bool start(Promise& promise) noexcept;
@@ -39,8 +40,19 @@ private:
     OperationId id_;
     Until until_;
     Buffer block_;
+    std::uint64_t value_ = 0;
     RemoteWait* next_ = nullptr;
     bool done_ = false;
+};
+
+/// An atomic under way.
+class AtomicWait : public RemoteWait {
+public:
+    using RemoteWait::RemoteWait;
+    Result<std::uint64_t> await_resume() noexcept {
+        if (ended()) return error;
+        return value_;
+    }
 };
 
 /// What a Stream and the connection's handler share: freed when both are gone.
@@ -177,6 +189,8 @@ public:
     };
     /// A remote read or write, to be awaited where it is made.
     using Remote = detail::RemoteWait;
+    /// An atomic, to be awaited where it is made.
+    using Atomic = detail::AtomicWait;
     /// A wait for the outbox, to be awaited where it is made.
     class Room : detail::Wait {
     public:
@@ -221,6 +235,12 @@ public:
     Remote read(const RemoteRegion& region, std::uint64_t offset, Buffer into, Until until = {}) noexcept;
     /// Writes into what the peer has exposed; gives the block back. Otherwise as read().
     Remote write(const RemoteRegion& region, std::uint64_t offset, Buffer from, Until until = {}) noexcept;
+    /// The same, and then the peer's on_written gets `word`. Errors: those of Connection::write_telling(); how the operation ended.
+    Remote write_telling(const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word, Until until = {}) noexcept;
+    /// Adds to a number that the peer has exposed; gives what it was before. Errors: those of Connection::fetch_add(); how it ended.
+    Atomic fetch_add(const RemoteRegion& region, std::uint64_t offset, std::uint64_t add, Until until = {}) noexcept;
+    /// Makes it `desired` if it is `expected`; gives what it was before. Otherwise as fetch_add().
+    Atomic compare_swap(const RemoteRegion& region, std::uint64_t offset, std::uint64_t expected, std::uint64_t desired, Until until = {}) noexcept;
     /// Takes the bytes now; awaiting it waits for room below the high-water mark. Ending the wait leaves the bytes on their way.
     Room send(Chain bytes, Until until = {}) noexcept;
     /// The same of a copy.
@@ -270,7 +290,7 @@ struct Session : Handler {
 
 class Connecting : Wait {
 public:
-    Connecting(Loop& loop, std::string_view url, Until until) noexcept;
+    Connecting(Loop& loop, std::string_view url, Until until, std::span<const std::byte> private_data) noexcept;
     bool await_ready() noexcept { return ended() || (until_.token == nullptr && ready()); }
     template <class P>
     bool await_suspend(std::coroutine_handle<P> frame) noexcept {
@@ -289,14 +309,28 @@ private:
 }  // namespace detail
 
 /// `auto peer = co_await co::connect(loop, url, within(3_s))`: a Result<Stream>. Ended early it leaves nothing behind.
-/// Errors: those of evpl::connect, cancelled, and those that end the attempt.
-inline detail::Connecting connect(Loop& loop, std::string_view url, Until until = {}) noexcept { return {loop, url, until}; }
+/// `private_data` goes with the connect (Connection::set_private_data), copied. The peer's answer is the connection's private_data().
+/// Errors: those of evpl::connect and Connection::set_private_data, cancelled, and those that end the attempt.
+inline detail::Connecting connect(Loop& loop, std::string_view url, Until until = {}, std::span<const std::byte> private_data = {}) noexcept {
+    return {loop, url, until, private_data};
+}
+
+template <class F, class A>
+Result<Listener> serve(Loop& loop, std::string_view url, F session, A admit);
 
 /// Listens at `url`; each connection runs its own `session(Stream)`, a coroutine `Task<>`. One that throws ends its connection with
 /// handler_threw. Errors: as evpl::listen.
 template <class F>
 Result<Listener> serve(Loop& loop, std::string_view url, F session) {
-    return evpl::listen(loop, url, [&loop, session](Connection&) -> Result<detail::Session<F>> {
+    return serve(loop, url, session, [](Connection&) -> Result<void> { return {}; });
+}
+
+/// The same; `admit(Connection&)`, a plain function that answers Result<void>, runs first. Where the transport has private data it runs before the
+/// peer is answered, sees the peer's, may set its own, and rejects by its error.
+template <class F, class A>
+Result<Listener> serve(Loop& loop, std::string_view url, F session, A admit) {
+    return evpl::listen(loop, url, [&loop, session, admit](Connection& peer) -> Result<detail::Session<F>> {
+        if (const Result<void> admitted = admit(peer); !admitted) return admitted.error();
         detail::StreamState* state = detail::StreamState::create(loop);
         if (state == nullptr) return Error(Errc::out_of_memory, Step::accept);
         detail::Session<F> made(*state, session);

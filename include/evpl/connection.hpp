@@ -198,7 +198,7 @@ public:
 
     // -- remote memory (caps().rma) -----------------------------------------------------------------------------
     /// Lets this connection's peer read or write exactly these bytes until revoke() or the end of the connection.
-    /// Errors: not_supported, and those of registration.
+    /// Errors: not_supported (also Access::atomic where caps().remote_atomics is false), and those of registration.
     Result<RemoteRegion> expose(Buffer range, Access access) noexcept;
     /// Afterwards no access starts; the buffer is released when the last one under way has ended.
     Result<void> revoke(const RemoteRegion& region) noexcept;
@@ -207,6 +207,17 @@ public:
     Result<OperationId> read(const RemoteRegion& region, std::uint64_t offset, Buffer into) noexcept;
     /// Writes `from` to the peer's region at `offset`. Otherwise as read().
     Result<OperationId> write(const RemoteRegion& region, std::uint64_t offset, Buffer from) noexcept;
+    /// The same, and then tells the peer: its on_written gets `word` once the bytes are in its memory, in the order of these writes. What we sent
+    /// before and is no longer queued() is in its inbox by then; on_recv tells of what we send later only afterwards. A peer that does not read is not told, either.
+    /// Errors: as write(); not_supported where caps().remote_tells is false.
+    Result<OperationId> write_telling(const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) noexcept;
+    /// Adds to the 8 bytes at `offset` of what the peer has exposed with Access::atomic: one number in its machine's byte order, at an address
+    /// that is a multiple of 8. The completion's `value` is what was there before. No two atomics on the same bytes cut into each other when they
+    /// come to the owner through one device (RDMA) or at all (inproc); what the owner's own program does meanwhile may.
+    /// Errors: not_supported where caps().remote_atomics is false; misuse (closed, out of bounds, not a multiple of 8); out_of_buffers.
+    Result<OperationId> fetch_add(const RemoteRegion& region, std::uint64_t offset, std::uint64_t add) noexcept;
+    /// Makes the 8 bytes `desired` if they are `expected`; they were when the completion's `value` is. Otherwise as fetch_add().
+    Result<OperationId> compare_swap(const RemoteRegion& region, std::uint64_t offset, std::uint64_t expected, std::uint64_t desired) noexcept;
 
 protected:
     Connection() noexcept = default;

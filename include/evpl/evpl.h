@@ -188,6 +188,7 @@ typedef struct evpl_handler {
     void (*on_completed)(void* self, evpl_connection* peer, evpl_completion* done); /**< a remote operation has ended */
     void (*on_close)(void* self, evpl_connection* peer, evpl_error why);   /**< exactly once, always last */
     evpl_frame (*frame)(void* self, evpl_bytes head);                      /**< cuts a stream into messages */
+    void (*on_written)(void* self, evpl_connection* peer, uint32_t word);  /**< the peer has written to exposed memory, and says so */
 } evpl_handler;
 
 /** The events of a datagram socket. */
@@ -357,6 +358,10 @@ EVPL_API evpl_error evpl_listener_free(evpl_listener* listener);
  * callback follows; after success all news comes by callback. `connection` (may be null) names it. Errors: those of evpl::connect(). */
 EVPL_API evpl_error evpl_connect(evpl_loop* loop, const char* url, const evpl_handler* handler, void* self, int64_t within_ns,
                                  evpl_connection_ref* connection);
+/** The same, with a state of the connection's own. The factory's build runs before anything is sent, inside this call: there
+ * evpl_connection_set_private_data has its place. After an error drop was called, except after misuse. */
+EVPL_API evpl_error evpl_connect_each(evpl_loop* loop, const char* url, const evpl_handler* handler, const evpl_factory* factory, int64_t within_ns,
+                                      evpl_connection_ref* connection);
 EVPL_API evpl_connection_ref evpl_connection_get_ref(const evpl_connection* peer);
 /** The connection, null once it is closed. */
 EVPL_API evpl_connection* evpl_connection_get(evpl_connection_ref ref);
@@ -435,6 +440,15 @@ EVPL_API evpl_error evpl_connection_set_limits(evpl_connection* peer, const evpl
 EVPL_API evpl_error evpl_connection_deadline_recv(evpl_connection* peer, int64_t idle_ns);
 EVPL_API evpl_error evpl_connection_deadline_send(evpl_connection* peer, int64_t stalled_ns);
 
+/* -- private data: what goes with a connect, an accept or a reject (caps.private_data_bytes_max) --------------------- */
+
+/** What the peer said: with its connect in a listener's factory and later; with its accept, or, in on_close, with its reject at who connected.
+ * May be padded with zeros; empty: nothing, or not yet. Valid until the next event of this connection. */
+EVPL_API evpl_bytes evpl_connection_private_data(const evpl_connection* peer);
+/** What goes with our connect, accept or reject; copied. Only in a factory's build, which at a listener runs before the peer is answered, and
+ * rejects by its error. Errors: not_supported, too_large, misuse (later), out_of_memory. */
+EVPL_API evpl_error evpl_connection_set_private_data(evpl_connection* peer, const void* bytes, size_t size);
+
 /* -- remote memory ------------------------------------------------------------------------------------------------- */
 
 /** Memory that a peer exposed: plain, may be sent in a message. */
@@ -443,7 +457,7 @@ typedef struct evpl_remote_region {
     uint64_t key;        /**< the device's */
     uint64_t size_bytes; /**< of the region */
 } evpl_remote_region;
-enum { EVPL_ACCESS_READ = 1, EVPL_ACCESS_WRITE = 2, EVPL_ACCESS_READ_WRITE = 3 };
+enum { EVPL_ACCESS_READ = 1, EVPL_ACCESS_WRITE = 2, EVPL_ACCESS_READ_WRITE = 3, EVPL_ACCESS_ATOMIC = 4 }; /* joined with | */
 
 /** Lets this connection's peer access exactly the buffer (taken) until revoked. Errors: not_supported, misuse, those of registration. */
 EVPL_API evpl_error evpl_connection_expose(evpl_connection* peer, evpl_buffer* range, uint8_t access, evpl_remote_region* region);
@@ -454,9 +468,23 @@ EVPL_API evpl_error evpl_connection_read(evpl_connection* peer, const evpl_remot
                                          uint64_t* id);
 EVPL_API evpl_error evpl_connection_write(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from,
                                           uint64_t* id);
+/** The same, and then the peer's on_written gets `word`. Errors: as write; not_supported where caps.remote_tells is false. */
+EVPL_API evpl_error evpl_connection_write_telling(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from,
+                                                  uint32_t word, uint64_t* id);
+/** evpl_connection_send, and the peer's device takes back what the peer has exposed by `key` (caps.remote_invalidate). */
+EVPL_API evpl_flow evpl_connection_send_invalidating(evpl_connection* peer, evpl_chain* chain, uint64_t key);
+/** The key that the message taken last has taken back; 0: none. */
+EVPL_API uint64_t evpl_connection_invalidated_key(const evpl_connection* peer);
+/** Adds to 8 bytes of the peer's, a number at a multiple of 8, or makes it `desired` if it is `expected`; evpl_completion_value is what was
+ * there before. Errors: not_supported where caps.remote_atomics is false, misuse, out_of_buffers. */
+EVPL_API evpl_error evpl_connection_fetch_add(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t add, uint64_t* id);
+EVPL_API evpl_error evpl_connection_compare_swap(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t expected,
+                                                 uint64_t desired, uint64_t* id);
 EVPL_API uint64_t evpl_completion_id(const evpl_completion* done);
 /** How the operation ended; misuse for null. */
 EVPL_API evpl_error evpl_completion_error(const evpl_completion* done);
+/** What was there before an atomic; 0 for others and null. */
+EVPL_API uint64_t evpl_completion_value(const evpl_completion* done);
 /** Moves the buffer out. Errors: misuse. */
 EVPL_API evpl_error evpl_completion_take(evpl_completion* done, evpl_buffer* buffer);
 
@@ -641,6 +669,11 @@ typedef struct evpl_caps {
     bool zero_copy_send; /**< large sends leave by reference */
     bool zero_copy_receive; /**< received bytes reach the application without a copy in user space */
     bool simulated_time; /**< lives in virtual time (the simulated port) */
+    bool remote_atomics; /**< numbers in remote memory can be changed */
+    bool remote_tells; /**< a write to remote memory may tell the peer: evpl_connection_write_telling */
+    bool remote_invalidate; /**< a message may take back what its receiver exposed */
+    uint32_t private_data_bytes_max; /**< of what may go with connect, accept or reject; 0: nothing */
+    uint32_t remote_reads_max; /**< reads and atomics that the peer serves at a time; 0: not limited, or no rma */
 } evpl_caps;
 EVPL_API evpl_error evpl_connection_caps(const evpl_connection* peer, evpl_caps* caps);
 EVPL_API evpl_error evpl_datagram_caps(const evpl_datagram* socket, evpl_caps* caps);

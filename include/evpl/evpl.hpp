@@ -16,6 +16,7 @@
 #include "evpl/memory.hpp"
 #include "evpl/metrics.hpp"
 #include "evpl/parcel.hpp"
+#include "evpl/region.hpp"
 #include "evpl/remote.hpp"
 #include "evpl/result.hpp"
 #include "evpl/task.hpp"

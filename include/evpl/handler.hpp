@@ -35,6 +35,7 @@ struct HandlerTable {
     void (*on_completed)(void* self, Connection&, Completion&);  ///< a remote read or write has ended
     void (*on_close)(void* self, Connection&, Error);  ///< once, always last
     Frame (*frame)(void* self, std::span<const std::byte> head);  ///< how long the message at the front is; null: no framing
+    void (*on_written)(void* self, Connection&, std::uint32_t word);  ///< the peer has written to exposed memory, and says so
 };
 
 /// The events of a datagram socket.
@@ -51,7 +52,7 @@ namespace detail {
 
 // A class has a member of some name exactly when inheriting it together with a probe makes the name ambiguous.
 struct NameProbe {
-    int on_open, on_recv, on_writable, on_sent, on_end, on_completed, on_close, on_error, frame;
+    int on_open, on_recv, on_writable, on_sent, on_end, on_completed, on_close, on_error, on_written, frame;
 };
 template <class H>
 struct Probed : H, NameProbe {};
@@ -67,6 +68,7 @@ EVPL_DETAIL_EVENT(on_end)
 EVPL_DETAIL_EVENT(on_completed)
 EVPL_DETAIL_EVENT(on_close)
 EVPL_DETAIL_EVENT(on_error)
+EVPL_DETAIL_EVENT(on_written)
 EVPL_DETAIL_EVENT(frame)
 #undef EVPL_DETAIL_EVENT
 
@@ -84,6 +86,8 @@ template <class H>
 concept HandlesEnd = requires(H h, Connection& c) { h.on_end(c); };
 template <class H>
 concept HandlesCompleted = requires(H h, Connection& c, Completion& done) { h.on_completed(c, done); };
+template <class H>
+concept HandlesWritten = requires(H h, Connection& c, std::uint32_t word) { h.on_written(c, word); };
 template <class H>
 concept HandlesError = requires(H h, Datagram& d, Error e) { h.on_error(d, e); };
 template <class H>
@@ -105,6 +109,7 @@ constexpr bool well_formed_handler() {
                       "on_completed must be callable as on_completed(Connection&, Completion&)");
         static_assert(!names_on_close<H> || HandlesClose<H, Connection>,
                       "on_close must be callable as on_close(Connection&, Error)");
+        static_assert(!names_on_written<H> || HandlesWritten<H>, "on_written must be callable as on_written(Connection&, uint32_t word)");
         static_assert(!names_frame<H> || HandlesFrame<H>, "frame must be callable as frame(std::span<const std::byte>) -> Frame");
         return true;
     }
@@ -132,7 +137,7 @@ H& as(void* self) noexcept {
 
 template <class H>
 constexpr HandlerTable make_handler_table() {
-    HandlerTable t{sizeof(HandlerTable), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+    HandlerTable t{sizeof(HandlerTable), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
     if constexpr (HandlesOpen<H, Connection>) t.on_open = [](void* h, Connection& c) { as<H>(h).on_open(c); };
     if constexpr (HandlesRecv<H, Connection>) t.on_recv = [](void* h, Connection& c) { as<H>(h).on_recv(c); };
     if constexpr (HandlesWritable<H, Connection>) t.on_writable = [](void* h, Connection& c) { as<H>(h).on_writable(c); };
@@ -141,6 +146,7 @@ constexpr HandlerTable make_handler_table() {
     if constexpr (HandlesCompleted<H>)
         t.on_completed = [](void* h, Connection& c, Completion& done) { as<H>(h).on_completed(c, done); };
     if constexpr (HandlesClose<H, Connection>) t.on_close = [](void* h, Connection& c, Error e) { as<H>(h).on_close(c, e); };
+    if constexpr (HandlesWritten<H>) t.on_written = [](void* h, Connection& c, std::uint32_t word) { as<H>(h).on_written(c, word); };
     if constexpr (HandlesFrame<H>) t.frame = [](void* h, std::span<const std::byte> s) { return Frame(as<H>(h).frame(s)); };
     return t;
 }

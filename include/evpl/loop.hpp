@@ -9,6 +9,7 @@
 #include "evpl/config.hpp"
 #include "evpl/duration.hpp"
 #include "evpl/metrics.hpp"
+#include "evpl/region.hpp"
 #include "evpl/result.hpp"
 #include "evpl/task.hpp"
 #include "evpl/timer.hpp"
@@ -132,6 +133,8 @@ public:
     Result<Buffer> copy(std::string_view text) noexcept { return copy(std::as_bytes(std::span(text.data(), text.size()))); }
     /// The caller's own memory as a slice; `release(context)` runs on this loop's thread when the last reference is gone.
     Result<Buffer> wrap(std::span<std::byte> bytes, void (*release)(void* context), void* context) noexcept;
+    /// Bytes [offset, offset + size_bytes) of a region, by reference. Errors: misuse (out of its bounds, no bytes), out_of_memory.
+    Result<Buffer> slice(const Region& region, std::size_t offset, std::uint32_t size_bytes) noexcept;
 
     // -- looking -----------------------------------------------------------------------------------------------
     /// As it was made, and as set_mode() has changed it.

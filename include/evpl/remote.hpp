@@ -15,8 +15,9 @@ struct RemoteRegion {
     std::uint64_t size_bytes = 0;  ///< length of the exposed range
 };
 
-/// What a peer may do with exposed memory.
-enum class Access : std::uint8_t { read = 1, write = 2, read_write = 3 };
+/// What a peer may do with exposed memory; `|` joins them.
+enum class Access : std::uint8_t { read = 1, write = 2, read_write = 3, atomic = 4 };
+constexpr Access operator|(Access a, Access b) noexcept { return Access(std::uint8_t(a) | std::uint8_t(b)); }
 
 /// Names one remote operation of a connection.
 struct OperationId {
@@ -29,6 +30,7 @@ struct Completion {
     OperationId id;  ///< what read() or write() answered
     Error error;  ///< ok: the bytes have been moved
     Buffer buffer;  ///< the one that was given, filled after a read
+    std::uint64_t value = 0;  ///< atomics: what was there before
 };
 
 }  // namespace evpl

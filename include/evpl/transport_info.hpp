@@ -24,6 +24,8 @@ struct Caps {
     bool zero_copy_send = false;     ///< large sends leave by reference
     bool zero_copy_receive = false;  ///< received bytes reach the application without a copy in user space
     bool simulated_time = false;     ///< lives in virtual time (the simulated port)
+    bool remote_tells = false;       ///< a write to remote memory may tell the peer: write_telling
+    bool remote_atomics = false;     ///< numbers in remote memory can be changed: fetch_add, compare_swap
     bool remote_invalidate = false;  ///< a message may take back what its receiver exposed: send_invalidating
     std::uint32_t message_bytes_max = 0;  ///< message, datagram: the largest one; 0 on streams
     std::uint32_t inline_bytes_max = 0;   ///< up to here: copied into the work request

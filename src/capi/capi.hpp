@@ -110,7 +110,7 @@ inline Chain take(evpl_chain* c) noexcept {
 // -- the handler table is the C++ one ------------------------------------------------------------------------------
 static_assert(sizeof(evpl_handler) == sizeof(HandlerTable) && offsetof(evpl_handler, on_open) == offsetof(HandlerTable, on_open) &&
               offsetof(evpl_handler, on_completed) == offsetof(HandlerTable, on_completed) &&
-              offsetof(evpl_handler, frame) == offsetof(HandlerTable, frame));
+              offsetof(evpl_handler, frame) == offsetof(HandlerTable, frame) && offsetof(evpl_handler, on_written) == offsetof(HandlerTable, on_written));
 static_assert(sizeof(evpl_datagram_handler) == sizeof(DatagramTable) &&
               offsetof(evpl_datagram_handler, on_close) == offsetof(DatagramTable, on_close));
 static_assert(sizeof(evpl_error) == sizeof(Error) && sizeof(evpl_frame) == sizeof(Frame) && offsetof(evpl_frame, bad) == offsetof(Frame, bad));

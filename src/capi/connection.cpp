@@ -41,6 +41,12 @@ evpl_error listen_source(evpl_loop* loop, const char* url, const Source& source,
     return success;
 }
 
+evpl_error connect_source(evpl_loop* loop, const char* url, const Source& source, int64_t within_ns, evpl_connection_ref* connection) noexcept {
+    const auto started = detail::connect(cpp(loop), url, factory_of(source), limit_of(within_ns));
+    if (started && connection != nullptr) cpp(connection) = *started;
+    return status(started);
+}
+
 evpl_error remote(Result<OperationId> started, uint64_t* id) noexcept {
     if (started && id != nullptr) *id = started->value;
     return status(started);
@@ -99,9 +105,14 @@ evpl_error evpl_connect(evpl_loop* loop, const char* url, const evpl_handler* ha
     if (connection != nullptr) *connection = {};
     Source source;
     if (loop == nullptr || url == nullptr || !make_source(handler, nullptr, self, source)) return misuse;
-    const auto started = detail::connect(cpp(loop), url, factory_of(source), limit_of(within_ns));
-    if (started && connection != nullptr) cpp(connection) = *started;
-    return status(started);
+    return connect_source(loop, url, source, within_ns, connection);
+}
+evpl_error evpl_connect_each(evpl_loop* loop, const char* url, const evpl_handler* handler, const evpl_factory* factory, int64_t within_ns,
+                             evpl_connection_ref* connection) {
+    if (connection != nullptr) *connection = {};
+    Source source;
+    if (loop == nullptr || url == nullptr || factory == nullptr || !make_source(handler, factory, nullptr, source)) return misuse;
+    return connect_source(loop, url, source, within_ns, connection);
 }
 evpl_connection_ref evpl_connection_get_ref(const evpl_connection* peer) {
     evpl_connection_ref ref{};
@@ -196,6 +207,17 @@ evpl_flow evpl_connection_send_bytes(evpl_connection* peer, const void* bytes, s
     if (peer == nullptr || (bytes == nullptr && size > 0)) return flow_misuse;
     return to_c(cpp(peer).send(std::span(static_cast<const std::byte*>(bytes), size)));
 }
+evpl_flow evpl_connection_send_invalidating(evpl_connection* peer, evpl_chain* chain, uint64_t key) {
+    if (peer == nullptr || chain == nullptr || is_copied(chain)) {
+        clear(chain);
+        return flow_misuse;
+    }
+    Chain* const bytes = chain_in(chain);
+    const Flow flow = cpp(peer).send_invalidating(bytes == nullptr ? Chain() : std::move(*bytes), key);
+    clear(chain);
+    return to_c(flow);
+}
+uint64_t evpl_connection_invalidated_key(const evpl_connection* peer) { return peer == nullptr ? 0 : cpp(peer).invalidated_key(); }
 bool evpl_connection_try_send(evpl_connection* peer, evpl_chain* chain) {
     if (peer == nullptr || chain == nullptr || is_copied(chain)) return false;
     Chain none;
@@ -261,8 +283,18 @@ evpl_error evpl_connection_caps(const evpl_connection* peer, evpl_caps* caps) {
     return write(caps, caps_to_c(cpp(peer).caps()));
 }
 
+evpl_bytes evpl_connection_private_data(const evpl_connection* peer) {
+    if (peer == nullptr) return {};
+    const auto heard = cpp(peer).private_data();
+    return {heard.data(), heard.size()};
+}
+evpl_error evpl_connection_set_private_data(evpl_connection* peer, const void* bytes, size_t size) {
+    if (peer == nullptr || (bytes == nullptr && size > 0)) return misuse;
+    return status(cpp(peer).set_private_data(std::span(static_cast<const std::byte*>(bytes), size)));
+}
+
 evpl_error evpl_connection_expose(evpl_connection* peer, evpl_buffer* range, uint8_t access, evpl_remote_region* region) {
-    if (peer == nullptr || range == nullptr || region == nullptr || access == 0 || access > EVPL_ACCESS_READ_WRITE) {
+    if (peer == nullptr || range == nullptr || region == nullptr || access == 0 || access > (EVPL_ACCESS_READ_WRITE | EVPL_ACCESS_ATOMIC)) {
         evpl_buffer_release(range);
         return misuse;
     }
@@ -288,6 +320,24 @@ evpl_error evpl_connection_write(evpl_connection* peer, const evpl_remote_region
     }
     return remote(cpp(peer).write(to_cpp(*region), offset, std::move(cpp(from))), id);
 }
+evpl_error evpl_connection_write_telling(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from,
+                                         uint32_t word, uint64_t* id) {
+    if (peer == nullptr || region == nullptr || from == nullptr) {
+        evpl_buffer_release(from);
+        return misuse;
+    }
+    return remote(cpp(peer).write_telling(to_cpp(*region), offset, std::move(cpp(from)), word), id);
+}
+evpl_error evpl_connection_fetch_add(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t add, uint64_t* id) {
+    if (peer == nullptr || region == nullptr) return misuse;
+    return remote(cpp(peer).fetch_add(to_cpp(*region), offset, add), id);
+}
+evpl_error evpl_connection_compare_swap(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t expected,
+                                        uint64_t desired, uint64_t* id) {
+    if (peer == nullptr || region == nullptr) return misuse;
+    return remote(cpp(peer).compare_swap(to_cpp(*region), offset, expected, desired), id);
+}
+uint64_t evpl_completion_value(const evpl_completion* done) { return done == nullptr ? 0 : cpp(done).value; }
 uint64_t evpl_completion_id(const evpl_completion* done) { return done == nullptr ? 0 : cpp(done).id.value; }
 evpl_error evpl_completion_error(const evpl_completion* done) { return done == nullptr ? misuse : to_c(cpp(done).error); }
 evpl_error evpl_completion_take(evpl_completion* done, evpl_buffer* buffer) {

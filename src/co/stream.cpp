@@ -65,20 +65,26 @@ void StreamState::on_completed(Connection&, Completion& done) noexcept {
     waiting->done_ = true;
     waiting->error = done.error;
     waiting->block_ = std::move(done.buffer);
+    waiting->value_ = done.value;
     if (waiting->waits()) waiting->resume();
 }
 
 // -- connect ---------------------------------------------------------------------------------------------------
 
-Connecting::Connecting(Loop& loop, std::string_view url, Until until) noexcept : loop_(loop), state_(StreamState::create(loop)) {
+Connecting::Connecting(Loop& loop, std::string_view url, Until until, std::span<const std::byte> private_data) noexcept : loop_(loop), state_(StreamState::create(loop)) {
     until_.token = until.token;
     if (state_ == nullptr) {
         error = Error(Errc::out_of_memory, Step::connect);
         return;
     }
     ++state_->streams;
-    const auto made = evpl::connect(loop, url, Handler(*state_), until.limit);
-    if (!made) error = made.error();
+    Result<void> said = {};
+    const auto made = evpl::connect(loop, url, [&](Connection& fresh) -> Result<Handler> {
+        if (!private_data.empty()) said = fresh.set_private_data(private_data);
+        if (!said) return said.error();
+        return Handler(*state_);
+    }, until.limit);
+    if (!said || !made) error = said ? made.error() : said.error();
     else state_->connection = made->get();
 }
 
@@ -202,6 +208,22 @@ Stream::Remote Stream::read(const RemoteRegion& region, std::uint64_t offset, Bu
 Stream::Remote Stream::write(const RemoteRegion& region, std::uint64_t offset, Buffer from, Until until) noexcept {
     if (state_->connection == nullptr) return {*state_, state_->reason, until};
     return {*state_, state_->connection->write(region, offset, std::move(from)), until};
+}
+
+Stream::Remote Stream::write_telling(const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word, Until until) noexcept {
+    if (state_->connection == nullptr) return {*state_, state_->reason, until};
+    return {*state_, state_->connection->write_telling(region, offset, std::move(from), word), until};
+}
+
+Stream::Atomic Stream::fetch_add(const RemoteRegion& region, std::uint64_t offset, std::uint64_t add, Until until) noexcept {
+    if (state_->connection == nullptr) return {*state_, state_->reason, until};
+    return {*state_, state_->connection->fetch_add(region, offset, add), until};
+}
+
+Stream::Atomic Stream::compare_swap(const RemoteRegion& region, std::uint64_t offset, std::uint64_t expected, std::uint64_t desired,
+                                    Until until) noexcept {
+    if (state_->connection == nullptr) return {*state_, state_->reason, until};
+    return {*state_, state_->connection->compare_swap(region, offset, expected, desired), until};
 }
 
 bool Stream::Room::ready() noexcept {

@@ -532,7 +532,8 @@ void Connection::deadline_send(Duration stalled) noexcept {
 Result<RemoteRegion> Connection::expose(Buffer range, Access access) noexcept {
     auto& c = state_of(*this);
     if (c.phase != Phase::open || c.link == nullptr || range.empty()) return Error(Errc::misuse, Step::remote);
-    if (!c.link->caps->rma) return Error(Errc::not_supported, Step::remote);
+    const bool atomics = (std::uint8_t(access) & std::uint8_t(Access::atomic)) != 0;
+    if (!c.link->caps->rma || (atomics && !c.link->caps->remote_atomics)) return Error(Errc::not_supported, Step::remote);
     return c.link->port->expose(*c.link, std::move(range), access);
 }
 
@@ -543,32 +544,56 @@ Result<void> Connection::revoke(const RemoteRegion& region) noexcept {
 }
 
 namespace {
-Error may_access(const ConnectionState& c, const RemoteRegion& region, std::uint64_t offset, const Buffer& buffer) noexcept {
-    if (c.phase != Phase::open || c.link == nullptr || c.link_closed || buffer.empty()) return Error(Errc::misuse, Step::remote);
+Error may_access(const ConnectionState& c, const RemoteRegion& region, std::uint64_t offset, std::uint32_t size) noexcept {
+    if (c.phase != Phase::open || c.link == nullptr || c.link_closed || size == 0) return Error(Errc::misuse, Step::remote);
     if (!c.link->caps->rma) return Error(Errc::not_supported, Step::remote);
-    if (offset > region.size_bytes || buffer.size() > region.size_bytes - offset) return Error(Errc::misuse, Step::remote);
+    if (offset > region.size_bytes || size > region.size_bytes - offset) return Error(Errc::misuse, Step::remote);
     return {};
+}
+
+/// What the port was asked for is under way, by the connection's next number.
+Result<OperationId> started(ConnectionState& c, const Result<void>& asked, std::uint64_t mark = 0) noexcept {
+    if (!asked) return asked.error();
+    ++c.operations_out;
+    return OperationId{c.next_operation++ | mark};
+}
+
+Result<OperationId> start_atomic(ConnectionState& c, const RemoteRegion& region, std::uint64_t offset, const transport::Atomic& what) noexcept {
+    if (const Error error = may_access(c, region, offset, sizeof(std::uint64_t)); !error.ok()) return error;
+    if (!c.link->caps->remote_atomics) return Error(Errc::not_supported, Step::remote);
+    if ((region.address + offset) % sizeof(std::uint64_t) != 0) return Error(Errc::misuse, Step::remote);
+    auto before = c.core.heap().allocate(sizeof(std::uint64_t));
+    if (!before) return Error(before.error().code(), Step::remote);
+    constexpr std::uint64_t mark = ConnectionState::atomic_bit;
+    return started(c, c.link->port->atomic(*c.link, {c.next_operation | mark}, region, offset, what, *std::move(before)), mark);
 }
 }  // namespace
 
 Result<OperationId> Connection::read(const RemoteRegion& region, std::uint64_t offset, Buffer into) noexcept {
     auto& c = state_of(*this);
-    if (const Error error = may_access(c, region, offset, into); !error.ok()) return error;
-    const OperationId id{c.next_operation};
-    if (const auto started = c.link->port->read(*c.link, id, region, offset, std::move(into)); !started) return started.error();
-    ++c.next_operation;
-    ++c.operations_out;
-    return id;
+    if (const Error error = may_access(c, region, offset, into.size()); !error.ok()) return error;
+    return started(c, c.link->port->read(*c.link, {c.next_operation}, region, offset, std::move(into)));
 }
 
 Result<OperationId> Connection::write(const RemoteRegion& region, std::uint64_t offset, Buffer from) noexcept {
     auto& c = state_of(*this);
-    if (const Error error = may_access(c, region, offset, from); !error.ok()) return error;
-    const OperationId id{c.next_operation};
-    if (const auto started = c.link->port->write(*c.link, id, region, offset, std::move(from)); !started) return started.error();
-    ++c.next_operation;
-    ++c.operations_out;
-    return id;
+    if (const Error error = may_access(c, region, offset, from.size()); !error.ok()) return error;
+    return started(c, c.link->port->write(*c.link, {c.next_operation}, region, offset, std::move(from)));
+}
+
+Result<OperationId> Connection::write_telling(const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) noexcept {
+    auto& c = state_of(*this);
+    if (const Error error = may_access(c, region, offset, from.size()); !error.ok()) return error;
+    if (!c.link->caps->remote_tells) return Error(Errc::not_supported, Step::remote);
+    return started(c, c.link->port->write_telling(*c.link, {c.next_operation}, region, offset, std::move(from), word));
+}
+
+Result<OperationId> Connection::fetch_add(const RemoteRegion& region, std::uint64_t offset, std::uint64_t add) noexcept {
+    return start_atomic(state_of(*this), region, offset, {false, add, 0});
+}
+
+Result<OperationId> Connection::compare_swap(const RemoteRegion& region, std::uint64_t offset, std::uint64_t expected, std::uint64_t desired) noexcept {
+    return start_atomic(state_of(*this), region, offset, {true, expected, desired});
 }
 
 }  // namespace evpl

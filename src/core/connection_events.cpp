@@ -1,6 +1,7 @@
 // A connection's news: what the port tells is noted, what was noted is told to the handler, once per turn and in order.
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -131,6 +132,7 @@ void ConnectionState::take_descriptors(std::span<const int> came) noexcept {
 void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
     if (!arrival.descriptors.empty()) [[unlikely]] take_descriptors(arrival.descriptors);
     if (phase > Phase::open) [[unlikely]] return;
+    if (arrival.has_immediate) [[unlikely]] return told(arrival.immediate);
     count_received(bytes.size(), 1);
     if (arrival.truncated) [[unlikely]] return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
     if (landing && !landing_done) [[unlikely]] {
@@ -171,6 +173,15 @@ void ConnectionState::delivered_messages(std::span<Buffer> messages) {
 
 void ConnectionState::pause_at_limit() noexcept {
     if (caps_now().receive_pause && inbox.bytes() >= receive_most()) set_pause(true);
+}
+
+/// The words of one turn wait for its callbacks; ports bound how many a peer may have under way.
+void ConnectionState::told(std::uint32_t word) noexcept {
+    note_received();
+    const bool hears = handler->size_bytes > offsetof(HandlerTable, on_written) && handler->on_written != nullptr;
+    if (!hears) return;
+    if (!words.push(std::move(word))) return begin_close(Error(Errc::out_of_memory, Step::recv));
+    note(ev_written);
 }
 
 std::size_t ConnectionState::receive_most() noexcept {
@@ -250,7 +261,12 @@ void ConnectionState::writable() {
 
 void ConnectionState::completed(OperationId operation, Error error, Buffer&& buffer) {
     --operations_out;
-    if (completions.push(Completion{operation, error, std::move(buffer)})) note(ev_completed);
+    Completion done{operation, error, std::move(buffer)};
+    if ((operation.value & atomic_bit) != 0) {
+        if (error.ok()) std::memcpy(&done.value, done.buffer.data(), sizeof done.value);
+        done.buffer.reset();
+    }
+    if (completions.push(std::move(done))) note(ev_completed);
 }
 
 void ConnectionState::closed(Error error) {
@@ -412,6 +428,14 @@ void ConnectionState::call_end() noexcept {
     else begin_shutdown({});
 }
 
+void ConnectionState::call_written() noexcept {
+    while (!words.empty() && phase == Phase::open) {
+        const std::uint32_t word = words.front();
+        words.pop();
+        guard([&] { handler->on_written(self, *this, word); });
+    }
+}
+
 void ConnectionState::call_completions() noexcept {
     while (!completions.empty() && self != nullptr) {
         Completion done = std::move(completions.front());
@@ -427,7 +451,8 @@ void ConnectionState::dispatch() {
     if ((now & ev_asked) != 0 && phase == Phase::opening && !link_closed && self == nullptr) answer();
     if ((now & ev_open) != 0 && phase == Phase::opening) call_open();
     if (phase == Phase::open) {
-        if ((now & ev_recv) != 0) {
+        if ((now & ev_written) != 0) call_written();
+        if ((now & ev_recv) != 0 && phase == Phase::open) {
             call_recv();
             if (inbox.bytes() > limits.receive) [[unlikely]] end_beyond_limit();
         }

@@ -107,7 +107,8 @@ public:
     enum class Phase : std::uint8_t { opening, open, closing, closed };
     enum Event : std::uint32_t {
         ev_open = 1, ev_recv = 2, ev_writable = 4, ev_sent = 8, ev_end = 16, ev_completed = 32, ev_close = 64,
-        ev_asked = 128  ///< a peer whose link awaits our answer
+        ev_asked = 128,  ///< a peer whose link awaits our answer
+        ev_written = 256
     };
     /// What goes with connect, accept and reject. Only few connections have it.
     struct PrivateData {
@@ -157,10 +158,12 @@ public:
     memory::RingQueue<int, 4> descriptors;
     memory::RingQueue<std::uint64_t, 1> keys_in;  ///< one per slice of the inbox with BufferAccess::has_key
     std::uint64_t invalidated_key = 0; ///< by the message taken last
+    memory::RingQueue<std::uint32_t, 1> words;  ///< of the peer's writes, for on_written
     PrivateData* private_data = nullptr;
     memory::RingQueue<Completion, 1> completions;
     std::uint32_t operations_out = 0;
     std::uint64_t next_operation = 1;
+    static constexpr std::uint64_t atomic_bit = std::uint64_t(1) << 63;  ///< in an atomic's number: its buffer is ours, and becomes a value
     Caps planned_caps;                 ///< before there is a link; then the link's, as they were when it came
     bool counted_open = false;
     const transport::Scheme* scheme = nullptr;
@@ -186,6 +189,8 @@ private:
     void call_recv() noexcept;
     void call_end() noexcept;
     void call_completions() noexcept;
+    void told(std::uint32_t word) noexcept;
+    void call_written() noexcept;
     void finish_close() noexcept;
     void drop_queues() noexcept;
     void answer() noexcept;

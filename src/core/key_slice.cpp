@@ -27,7 +27,9 @@ Keyed key_slice(LoopCore& core, memory::Domain& domain, Buffer& slice) noexcept 
         if (state_in(domain, *slab) == memory::KeyState::ready) [[likely]] return Keyed::yes;
         ask_for_key(core, domain, *slab);
     }
-    if (slice.size() > memory::block_bytes_max) return Keyed::never;  // wrapped memory larger than any block: send it in parts
+    if (slice.size() > memory::block_bytes_max) {  // larger than any block: it waits for the key of its region, or is to be sent in parts
+        return slab != nullptr ? verdict(state_in(domain, *slab)) : Keyed::never;
+    }
     auto block = core.heap().allocate(slice.size());
     if (!block) return Keyed::later;
     memory::Slab& target = *memory::slab_of(*block);

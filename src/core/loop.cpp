@@ -12,6 +12,7 @@
 #include "base/clock.hpp"
 #include "core/loop_core.hpp"
 #include "evpl/parcel.hpp"
+#include "memory/region.hpp"
 
 namespace evpl {
 
@@ -155,6 +156,18 @@ Result<Buffer> Loop::wrap(std::span<std::byte> bytes, void (*release)(void* cont
     if (core_ == nullptr) return Errc::out_of_memory;
     if (bytes.size() > UINT32_MAX) return core_->fail(Errc::too_large, "a buffer holds at most 4 GiB - 1 byte, not %zu bytes", bytes.size());
     return core_->heap().wrap(bytes.data(), std::uint32_t(bytes.size()), release, context);
+}
+
+Result<Buffer> Loop::slice(const Region& region, std::size_t offset, std::uint32_t size_bytes) noexcept {
+    if (core_ == nullptr) return Errc::out_of_memory;
+    const std::span<std::byte> all = region.bytes();
+    if (size_bytes == 0 || offset > all.size() || size_bytes > all.size() - offset) {
+        return core_->fail(Errc::misuse, "%zu bytes from %zu on are not within a region of %zu", std::size_t(size_bytes), offset, all.size());
+    }
+    memory::RegionSlab* const slab = region.slab_;
+    auto made = core_->heap().wrap(all.data() + offset, size_bytes, [](void* of) { static_cast<memory::RegionSlab*>(of)->unref(); }, slab, slab);
+    if (made) slab->ref();
+    return made;
 }
 
 Buffer Parcel::open(Loop&) && {

@@ -36,7 +36,7 @@ class Heap;
 enum BlockKind : std::uint32_t {
     slab_block,  ///< part of a slab; owner is the Slab
     proxy,       ///< stands on one loop (or in a Parcel) for one reference on another loop's block; owner is that block
-    wrapper      ///< the caller's memory; owner is unused, see Descriptor
+    wrapper      ///< the caller's memory; owner is the Slab of its Region, or null, see Descriptor
 };
 
 /// Proxies and wrappers: a Block with the heap it must go home to. From the heap's pool.

@@ -48,11 +48,11 @@ private:
     bool retired_ = false;
 };
 
-/// The slab a buffer's bytes lie in, null for wrapped memory.
+/// The slab a buffer's bytes lie in, or that stands for the region they lie in; null for other wrapped memory.
 inline Slab* slab_of(const Buffer& buffer) noexcept {
     const detail::Block* block = BufferAccess::block(buffer);
     while (block != nullptr && block->kind == proxy) block = static_cast<const detail::Block*>(block->owner);
-    return block != nullptr && block->kind == slab_block ? static_cast<Slab*>(block->owner) : nullptr;
+    return block != nullptr ? static_cast<Slab*>(block->owner) : nullptr;  // a wrapper without a region has none
 }
 
 }  // namespace evpl::memory

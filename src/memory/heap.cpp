@@ -156,13 +156,13 @@ void Heap::put_descriptor(Descriptor* descriptor) noexcept {
     --descriptors_out_;
 }
 
-Result<Buffer> Heap::wrap(std::byte* data, std::uint32_t size_bytes, void (*on_release)(void*), void* context) noexcept {
+Result<Buffer> Heap::wrap(std::byte* data, std::uint32_t size_bytes, void (*on_release)(void*), void* context, Slab* region) noexcept {
     Descriptor* descriptor = take_descriptor();
     if (descriptor == nullptr) return Errc::out_of_memory;
     descriptor->kind = wrapper;
     descriptor->data = data;
     descriptor->size_bytes = size_bytes;
-    descriptor->owner = nullptr;
+    descriptor->owner = region;
     descriptor->release = on_release;
     descriptor->context = context;
     return BufferAccess::adopt(descriptor, data, size_bytes);
@@ -330,7 +330,7 @@ void Heap::retire() noexcept {
     retired_ = true;
     for (auto* chunk = static_cast<Chunk*>(descriptor_chunks_); chunk != nullptr; chunk = chunk->next) {
         for (Descriptor& descriptor : chunk->descriptors) {
-            if (descriptor.owner != nullptr) count_apart(static_cast<detail::Block*>(descriptor.owner));
+            if (descriptor.kind == proxy && descriptor.owner != nullptr) count_apart(static_cast<detail::Block*>(descriptor.owner));
         }
     }
     finish_if_empty();

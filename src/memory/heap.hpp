@@ -31,7 +31,8 @@ public:
 
     /// A slice of `size_bytes` from the fitting class. Errors: out_of_buffers, out_of_memory, too_large.
     Result<Buffer> allocate(std::uint32_t size_bytes) noexcept;
-    Result<Buffer> wrap(std::byte* data, std::uint32_t size_bytes, void (*release)(void*), void* context) noexcept;
+    /// `region`: devices know the memory by its keys; null: by none.
+    Result<Buffer> wrap(std::byte* data, std::uint32_t size_bytes, void (*release)(void*), void* context, Slab* region = nullptr) noexcept;
     /// A copy of `from` in the fitting class.
     Result<Buffer> copy(const std::byte* from, std::uint32_t size_bytes) noexcept;
 

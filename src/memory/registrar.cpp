@@ -53,7 +53,7 @@ namespace {
 
 void register_slab(Domain& domain, Slab& slab) noexcept {
     Slab::Key& key = slab.keys[domain.number()];
-    const auto made = domain.register_memory(slab.base, slab_bytes);
+    const auto made = domain.register_memory(slab.base, slab.size_bytes);
     if (!made) {
         char text[160];
         made.error().describe(text, sizeof text);
@@ -68,7 +68,7 @@ void register_slab(Domain& domain, Slab& slab) noexcept {
 void deregister_slab(Domain& domain, Slab& slab) noexcept {
     Slab::Key& key = slab.keys[domain.number()];
     if (key.state.load(std::memory_order_acquire) == KeyState::ready) {
-        domain.deregister_memory(slab.base, slab_bytes, key.value.load(std::memory_order_relaxed));
+        domain.deregister_memory(slab.base, slab.size_bytes, key.value.load(std::memory_order_relaxed));
     }
     key.state.store(KeyState::absent, std::memory_order_release);
 }

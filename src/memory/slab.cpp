@@ -88,13 +88,23 @@ Result<Slab*> SlabStore::take() noexcept {
         base::log_line(LogLevel::info,
                        "buffers use normal pages: no free 2 MiB huge page (sysctl vm.nr_hugepages=N provides them)");
     }
-    slab->next = state_->first;
-    if (state_->first != nullptr) state_->first->previous = slab;
-    state_->first = slab;
+    enlist(*slab);
     state_->bytes += slab_bytes;
     if (slab->huge) state_->huge_bytes += slab_bytes;
     if (state_->hook != nullptr) state_->hook(state_->hook_context, {slab->base, slab_bytes, true, slab->huge});
     return slab;
+}
+
+/// Under the mutex.
+void SlabStore::enlist(Slab& slab) noexcept {
+    slab.next = state_->first;
+    if (state_->first != nullptr) state_->first->previous = &slab;
+    state_->first = &slab;
+}
+
+void SlabStore::adopt(Slab& foreign) noexcept {
+    const std::lock_guard lock(state_->mutex);
+    enlist(foreign);
 }
 
 void SlabStore::give_back(Slab* slab) noexcept {
@@ -112,10 +122,13 @@ void SlabStore::unmap(Slab* slab) noexcept {
         if (slab->previous != nullptr) slab->previous->next = slab->next;
         else state_->first = slab->next;
         if (slab->next != nullptr) slab->next->previous = slab->previous;
-        state_->bytes -= slab_bytes;
-        if (slab->huge) state_->huge_bytes -= slab_bytes;
-        if (state_->hook != nullptr) state_->hook(state_->hook_context, {slab->base, slab_bytes, false, slab->huge});
+        if (!slab->is_foreign()) {
+            state_->bytes -= slab_bytes;
+            if (slab->huge) state_->huge_bytes -= slab_bytes;
+            if (state_->hook != nullptr) state_->hook(state_->hook_context, {slab->base, slab_bytes, false, slab->huge});
+        }
     }
+    if (slab->is_foreign()) return slab->end(*slab);
     munmap(slab->base, slab_bytes);
     delete slab;
 }
@@ -125,7 +138,7 @@ void SlabStore::set_hook(SlabHook hook, void* context) noexcept {
     state_->hook = hook;
     state_->hook_context = context;
     for (Slab* s = state_->first; s != nullptr && hook != nullptr; s = s->next) {
-        hook(context, {s->base, slab_bytes, true, s->huge});
+        if (!s->is_foreign()) hook(context, {s->base, slab_bytes, true, s->huge});
     }
 }
 

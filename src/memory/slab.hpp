@@ -22,9 +22,12 @@ inline constexpr unsigned domains_max = 64;
 /// A key that a slab has in a protection domain.
 enum class KeyState : std::uint32_t { absent, pending, ready, failed };
 
-/// One mapping of slab_bytes, aligned to its size, cut into blocks of one size class and lent to one heap.
+/// One mapping of slab_bytes, aligned to its size, cut into blocks of one size class and lent to one heap. Or the program's own memory
+/// (Region), of any size, which devices know by keys just so.
 struct Slab {
     std::byte* base = nullptr;
+    std::size_t size_bytes = slab_bytes;
+    void (*end)(Slab& slab) = nullptr;  ///< the program's own: called in place of unmapping
     Heap* heap = nullptr;
     detail::Block* blocks = nullptr;  ///< their descriptors, block_count of them
     std::uint32_t size_class = 0;
@@ -42,6 +45,8 @@ struct Slab {
         std::atomic<std::uint64_t> value{0};
     };
     std::array<Key, domains_max> keys;
+
+    bool is_foreign() const noexcept { return end != nullptr; }
 };
 
 /// The process's slabs. Thread-safe; called when a heap grows or shrinks, never per message.
@@ -52,6 +57,8 @@ public:
     /// A zero-filled slab without blocks. Huge pages when there are any, else normal ones (a log line says so once).
     /// Errors: out_of_buffers (process limit), out_of_memory.
     Result<Slab*> take() noexcept;
+    /// The program's own memory is a slab from now on, until it is given back.
+    void adopt(Slab& foreign) noexcept;
     /// Unmaps it; if it is registered with a domain, off this thread, after deregistering.
     void give_back(Slab* slab) noexcept;
 
@@ -68,6 +75,7 @@ public:
 
 private:
     SlabStore() noexcept;
+    void enlist(Slab& slab) noexcept;
     void visit_all(void (*visit)(void*, Slab&), void* context) noexcept;
     struct State;
     State* state_;

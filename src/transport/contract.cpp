@@ -11,5 +11,7 @@ Result<RemoteRegion> Port::expose(Link&, Buffer, Access) { return Errc::not_supp
 Result<void> Port::revoke(Link&, const RemoteRegion&) { return Errc::not_supported; }
 Result<void> Port::read(Link&, OperationId, const RemoteRegion&, std::uint64_t, Buffer) { return Errc::not_supported; }
 Result<void> Port::write(Link&, OperationId, const RemoteRegion&, std::uint64_t, Buffer) { return Errc::not_supported; }
+Result<void> Port::write_telling(Link&, OperationId, const RemoteRegion&, std::uint64_t, Buffer, std::uint32_t) { return Errc::not_supported; }
+Result<void> Port::atomic(Link&, OperationId, const RemoteRegion&, std::uint64_t, const Atomic&, Buffer) { return Errc::not_supported; }
 
 }  // namespace evpl::transport

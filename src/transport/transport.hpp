@@ -36,7 +36,7 @@ struct Arrival {
     bool truncated = false;          ///< the rest of the message is lost
     std::uint32_t segment_bytes = 0; ///< GRO: the bytes are several datagrams of this size, the last may be smaller; 0: one
     std::uint32_t immediate = 0;
-    bool has_immediate = false;
+    bool has_immediate = false;      ///< no bytes: the peer has written to exposed memory, and `immediate` is its word for that
     std::uint64_t invalidated_key = 0;  ///< the message has taken back what was exposed by it; 0: none
     const Address* source = nullptr; ///< datagrams; borrowed until the upcall returns
     const Address* local = nullptr;  ///< datagrams: where it was sent to, when known
@@ -184,6 +184,13 @@ protected:
     ~Host() = default;
 };
 
+/// What an atomic does to 8 bytes of the peer's.
+struct Atomic {
+    bool swaps = false;         ///< else it adds
+    std::uint64_t operand = 0;  ///< is added, or is compared
+    std::uint64_t desired = 0;  ///< swaps: what they become where they were `operand`
+};
+
 /// One device queue, ring or descriptor set of one loop. All calls on the loop's thread.
 class Port {
 public:
@@ -242,6 +249,10 @@ public:
     virtual Result<void> revoke(Link&, const RemoteRegion& region);
     virtual Result<void> read(Link&, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into);
     virtual Result<void> write(Link&, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from);
+    /// Where caps.remote_tells: the peer's sink is told `word` by delivered().
+    virtual Result<void> write_telling(Link&, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word);
+    /// Where caps.remote_atomics; the address is a multiple of 8. `before` has 8 bytes, which become what was there before.
+    virtual Result<void> atomic(Link&, OperationId operation, const RemoteRegion& region, std::uint64_t offset, const Atomic& what, Buffer before);
 };
 
 /// A scheme and what it is for.

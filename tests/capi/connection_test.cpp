@@ -13,6 +13,7 @@ struct Side {
     bool answer = false;
     evpl_buffer completed = {};
     evpl_error completion = {};
+    std::uint64_t value = 0;
     evpl_connection* peer = nullptr;
 };
 Side& side(void* self) { return *static_cast<Side*>(self); }
@@ -31,9 +32,10 @@ evpl_handler every_event() {
     };
     h.on_end = [](void* s, evpl_connection* peer) { side(s).events += "end ", evpl_connection_shutdown(peer, 0); };
     h.on_completed = [](void* s, evpl_connection*, evpl_completion* done) {
-        side(s).events += "completed ", side(s).completion = evpl_completion_error(done);
+        side(s).events += "completed ", side(s).completion = evpl_completion_error(done), side(s).value = evpl_completion_value(done);
         EXPECT_EQ(evpl_completion_take(done, &side(s).completed).code, EVPL_OK);
     };
+    h.on_written = [](void* s, evpl_connection*, std::uint32_t word) { side(s).events += "written" + std::to_string(word) + " "; };
     h.on_close = [](void* s, evpl_connection*, evpl_error why) { side(s).events += "close ", side(s).why = why, side(s).peer = nullptr; };
     return h;
 }
@@ -288,6 +290,74 @@ TEST(CapiRemote, ReadsAndWritesThePeersMemory) {
     EXPECT_EQ(evpl_connection_read(pair.client.peer, &region, 7, &target, nullptr).code, EVPL_MISUSE) << "out of bounds";
     evpl_buffer_release(&view);
     evpl_buffer_release(&target);
+}
+
+TEST(CapiRemote, TellsAndChangesNumbers) {
+    Pair pair;
+    pair.open("inproc://capi-numbers");
+    evpl_caps caps = {};
+    caps.size_bytes = sizeof caps;
+    ASSERT_EQ(evpl_connection_caps(pair.client.peer, &caps).code, EVPL_OK);
+    EXPECT_TRUE(caps.remote_tells && caps.remote_atomics);
+    EXPECT_FALSE(caps.remote_invalidate);
+    EXPECT_EQ(caps.private_data_bytes_max, 0u);
+    evpl_buffer exposed = {}, view = {}, source = {};
+    ASSERT_EQ(evpl_copy(pair.loop, "\1\0\0\0\0\0\0\0........", 16, &exposed).code, EVPL_OK);
+    ASSERT_EQ(evpl_buffer_share(&exposed, 0, 16, &view).code, EVPL_OK);
+    evpl_remote_region region = {};
+    ASSERT_EQ(evpl_connection_expose(pair.server.peer, &exposed, EVPL_ACCESS_WRITE | EVPL_ACCESS_ATOMIC, &region).code, EVPL_OK);
+    ASSERT_EQ(evpl_copy(pair.loop, "written!", 8, &source).code, EVPL_OK);
+    ASSERT_EQ(evpl_connection_write_telling(pair.client.peer, &region, 8, &source, 4000000000, nullptr).code, EVPL_OK);
+    ASSERT_TRUE(pair.until([&] { return has(pair.server, "written4000000000 ") && has(pair.client, "completed"); }));
+    EXPECT_EQ(std::memcmp(static_cast<const char*>(evpl_buffer_data(&view)) + 8, "written!", 8), 0);
+    evpl_buffer_release(&pair.client.completed);
+    pair.client.events.clear();
+    std::uint64_t id = 0;
+    ASSERT_EQ(evpl_connection_fetch_add(pair.client.peer, &region, 0, 41, &id).code, EVPL_OK);
+    ASSERT_TRUE(pair.until([&] { return has(pair.client, "completed"); }));
+    EXPECT_EQ(pair.client.value, 1u);
+    EXPECT_NE(id, 0u);
+    EXPECT_EQ(evpl_buffer_size(&pair.client.completed), 0u);
+    pair.client.events.clear();
+    ASSERT_EQ(evpl_connection_compare_swap(pair.client.peer, &region, 0, 42, 7, nullptr).code, EVPL_OK);
+    ASSERT_TRUE(pair.until([&] { return has(pair.client, "completed"); }));
+    EXPECT_EQ(pair.client.value, 42u);
+    EXPECT_EQ(*static_cast<const char*>(evpl_buffer_data(&view)), 7);
+    EXPECT_EQ(evpl_connection_fetch_add(pair.client.peer, &region, 4, 1, nullptr).code, EVPL_MISUSE) << "not at a multiple of 8";
+    EXPECT_EQ(evpl_connection_fetch_add(nullptr, &region, 0, 1, nullptr).code, EVPL_MISUSE);
+    EXPECT_EQ(evpl_connection_compare_swap(pair.client.peer, nullptr, 0, 1, 2, nullptr).code, EVPL_MISUSE);
+    EXPECT_EQ(evpl_completion_value(nullptr), 0u);
+    evpl_buffer_release(&view);
+}
+
+TEST(CapiConnection, PrivateDataIsForTransportsThatCarryIt) {
+    Pair pair;
+    pair.open("inproc://capi-private");
+    EXPECT_EQ(evpl_connection_private_data(pair.client.peer).size, 0u);
+    EXPECT_EQ(evpl_connection_private_data(nullptr).size, 0u);
+    EXPECT_EQ(evpl_connection_set_private_data(nullptr, "x", 1).code, EVPL_MISUSE);
+    EXPECT_EQ(evpl_connection_invalidated_key(pair.client.peer), 0u);
+    EXPECT_EQ(evpl_connection_invalidated_key(nullptr), 0u);
+    EXPECT_EQ(evpl_connection_send_invalidating(pair.client.peer, nullptr, 1).error, EVPL_MISUSE);
+    struct Asked {
+        std::uint32_t code = 0;
+        bool dropped = false;
+    } asked;
+    evpl_factory factory = {sizeof factory};
+    factory.context = &asked;
+    factory.build = [](void* context, evpl_connection* peer, void*, void** state) -> evpl_error {
+        static_cast<Asked*>(context)->code = std::uint32_t(evpl_connection_set_private_data(peer, "x", 1).code);
+        *state = context;
+        return {};
+    };
+    factory.drop = [](void* context) { static_cast<Asked*>(context)->dropped = true; };
+    evpl_handler handler = {sizeof handler};
+    evpl_connection_ref ref = {};
+    ASSERT_EQ(evpl_connect_each(pair.loop, text_of(evpl_listener_url(pair.listener)).c_str(), &handler, &factory, 0, &ref).code, EVPL_OK);
+    EXPECT_EQ(asked.code, std::uint32_t(EVPL_NOT_SUPPORTED));
+    evpl_connection_close(evpl_connection_get(ref), {});
+    EXPECT_TRUE(pair.until([&] { return asked.dropped; }));
+    EXPECT_EQ(evpl_connect_each(pair.loop, "inproc://capi-private", &handler, nullptr, 0, nullptr).code, EVPL_MISUSE);
 }
 
 struct Box {

@@ -339,12 +339,46 @@ TEST_P(CoTest, ReadsAndWritesWhatThePeerExposed) {
     memory.reset();
 }
 
+TEST_P(CoTest, ChangesNumbersOfThePeerAndTells) {
+    if (!caps_of(GetParam()).remote_atomics || !caps_of(GetParam()).remote_tells) GTEST_SKIP() << GetParam().name << " has neither atomics nor writes that tell";
+    static RemoteRegion region;
+    static Buffer memory;
+    Served world{GetParam(), [](co::Stream peer) -> co::Task<> {
+        memory = *peer.connection()->loop().allocate(64);
+        std::memset(memory.data(), 0, 64);
+        region = *peer.connection()->expose(memory.share(), Access::read_write | Access::atomic);
+        (void)co_await peer.send("exposed");
+        (void)co_await peer.recv();
+    }};
+    world.client([](co::Stream peer) -> co::Task<> {
+        Loop& loop = peer.connection()->loop();
+        (void)co_await peer.recv();
+        const auto none = co_await peer.fetch_add(region, 8, 5);
+        EXPECT_TRUE(none.ok() && *none == 0);
+        const auto five = co_await peer.compare_swap(region, 8, 5, 9, co::within(10_s));
+        EXPECT_TRUE(five.ok() && *five == 5);
+        const auto nine = co_await peer.fetch_add(region, 8, 0);
+        EXPECT_TRUE(nine.ok() && *nine == 9);
+        EXPECT_EQ((co_await peer.fetch_add(region, 4, 1)).error().code(), Errc::misuse);
+        const auto told = co_await peer.write_telling(region, 16, *loop.copy(std::string_view("told")), 7);
+        EXPECT_TRUE(told.ok());
+        EXPECT_EQ(std::memcmp(memory.data() + 16, "told", 4), 0);
+        co::Cancel cancelled;
+        cancelled.cancel();
+        EXPECT_EQ((co_await peer.fetch_add(region, 8, 1, cancelled)).error().code(), Errc::cancelled);
+        (void)co_await co::sleep(loop, 5_ms);
+    });
+    EXPECT_TRUE(world.finish());
+    memory.reset();
+}
+
 TEST_P(CoTest, RemoteOperationsWithoutRemoteMemoryAreErrors) {
     if (caps_of(GetParam()).rma) GTEST_SKIP() << GetParam().name << " has remote memory";
     Served world{GetParam(), echo};
     world.client([](co::Stream peer) -> co::Task<> {
         RemoteRegion region{1, 2, 1000};
         EXPECT_EQ((co_await peer.read(region, 0, *peer.connection()->loop().allocate(100))).error().code(), Errc::not_supported);
+        EXPECT_EQ((co_await peer.fetch_add(region, 0, 1)).error().code(), Errc::not_supported);
     });
     EXPECT_TRUE(world.finish());
 }

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 #include <infiniband/verbs.h>
 
+#include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <mutex>
 #include <string>
@@ -64,7 +66,7 @@ protected:
             EXPECT_TRUE(await([&] { return count(kind) == 0; }, 3_s)) << count(kind) << " of " << kind << " are left with the device";
         EXPECT_EQ(count("overruns"), 0);
         tell("restore=0,restore=1,port_up=0,port_up=1,cqe=65536,srq=16384,memlock=18446744073709551615,late_established=0,late_disconnected=0,"
-             "rnr=0,rnr_ms=20,mr=0,qp=0,cq=0,send=0,note=0,repeat=0,post=0");
+             "rnr=0,rnr_ms=20,mr=0,qp=0,cq=0,send=0,note=0,repeat=0,post=0,overrun=0,qp_fatal=0");
     }
     Loop& loop() {
         if (!loop_) {
@@ -285,6 +287,49 @@ TEST_F(FailureTest, LosesADeviceAndUsesItAgain) {
     }
 }
 
+// Goal: a device may come and go more often than there are protection domains, also with datagram sockets, idle loops and connections of other
+// devices; each time it is used as new, and nothing of its former selves is left.
+TEST_F(FailureTest, UsesADeviceThatComesBackAnyNumberOfTimes) {
+    constexpr int rounds = 70;  // 64 domains are all there are
+    struct Socket {
+        int closes = 0;
+        void on_close(Datagram&, Error) { ++closes; }
+    };
+    std::deque<Socket> sockets;
+    Peer& other = peer();
+    listen_at(second_device);
+    open(other);
+    ASSERT_FALSE(HasFatalFailure());
+    Peer& other_server = servers_.back();
+    Listener kept = std::move(listener_);
+    for (int round = 0; round < rounds; ++round) {
+        SCOPED_TRACE(round);
+        Peer& client = peer();
+        listen_at(first_device);
+        open(client);
+        ASSERT_FALSE(HasFatalFailure());
+        Peer& server = servers_.back();
+        expect_alive(client, server);
+        Socket& socket = sockets.emplace_back();
+        const bool with_socket = round % 4 == 1, idle = round % 4 == 2;
+        if (with_socket) {
+            ASSERT_TRUE(evpl::bind(loop(), "rdma-ud://" + first_device + ":0", socket).ok()) << loop().last_failure();
+        }
+        if (idle) {  // nothing but queues and a listener are there when it goes
+            client.get()->close();
+            EXPECT_TRUE(until([&] { return client.closed() && server.closed() && count("qp") == 2; })) << count("qp");
+        }
+        tell(round % 2 == 0 ? "remove=0" : "fatal=0");
+        EXPECT_TRUE(until([&] { return client.closed() && server.closed() && socket.closes == (with_socket ? 1 : 0); }));
+        EXPECT_TRUE(until([&] { return count("pd") == 1; })) << count("pd") << " protection domains, one device is there";
+        listener_.close();
+        tell("restore=0");
+    }
+    expect_alive(other, other_server);
+    kept.close();
+    end();
+}
+
 // Goal: peers that wait at a paused listener and go before it resumes are not answered; later ones are.
 TEST_F(FailureTest, DoesNotAnswerPeersThatLeftABacklog) {
     listen_at(first_device);
@@ -348,6 +393,44 @@ TEST_F(FailureTest, EndsConnectionsOfAPortThatGoesDown) {
     expect_alive(again, servers_.back());
 }
 
+// Goal: a completion queue that the device declares broken ends the connections on it by name, at both ends, also when nothing completes any more;
+// the other device's go on, and the next connection gets a queue that works.
+TEST_F(FailureTest, ReplacesACompletionQueueThatHasOverrun) {
+    for (int round = 0; round < 3; ++round) {
+        SCOPED_TRACE(round);
+        Peer& other = peer();
+        Peer& client = peer();
+        Peer& idle = peer();
+        Peer& next = peer();
+        listen_at(second_device);
+        open(other, "?source=" + second_device);
+        ASSERT_FALSE(HasFatalFailure());
+        Peer& other_server = servers_.back();
+        Listener kept = std::move(listener_);
+        listen_at(first_device);
+        open(client, "?source=" + first_device);
+        ASSERT_FALSE(HasFatalFailure());
+        Peer& server = servers_.back();
+        open(idle, "?source=" + first_device);
+        ASSERT_FALSE(HasFatalFailure());
+        expect_alive(client, server);
+        tell("overrun=1");
+        client.get()->send("nobody hears of this");
+        EXPECT_TRUE(until([&] { return client.closed() && server.closed() && idle.closed() && servers_.back().closed(); }));
+        for (const Peer* each : {&client, &server, &idle, &servers_.back()}) EXPECT_EQ(each->closed_with, Errc::device_error);
+        expect_alive(other, other_server);
+        open(next, "?source=" + first_device);
+        ASSERT_FALSE(HasFatalFailure());
+        expect_alive(next, servers_.back());
+        EXPECT_TRUE(until([&] { return count("cq") == 2; })) << count("cq") << " completion queues, one per device is in use";
+        kept.close();
+        end();
+    }
+}
+
+// Goal: a queue pair that the device declares broken ends its own connection alone, by name.
+TEST_F(FailureTest, NamesAQueuePairThatTheDeviceGivesUp) { expect_failed_send("qp_fatal=1", Errc::device_error, Errc::reset); }
+
 // Goal: memory that the device does not take, for whatever limit, is a named error and a line that says what to raise; later connects work.
 TEST_F(FailureTest, NamesMemoryThatCannotBeRegistered) {
     Log log;
@@ -365,6 +448,120 @@ TEST_F(FailureTest, NamesMemoryThatCannotBeRegistered) {
     listen_at(first_device);
     open(next);
     expect_alive(next, servers_.back());
+}
+
+// Goal: where the device has no atomics nobody is promised any, and asking says so.
+TEST_F(FailureTest, SaysWhereADeviceHasNoAtomics) {
+    tell("remove=1");
+    tell("atomics=0,restore=1");
+    Peer& client = peer();
+    listen_at(second_device);
+    open(client);
+    ASSERT_FALSE(HasFatalFailure());
+    Connection& server = *servers_.back().get();
+    EXPECT_FALSE(client.get()->caps().remote_atomics);
+    EXPECT_TRUE(client.get()->caps().rma);
+    EXPECT_EQ(server.expose(*loop().allocate(8), Access::atomic).error(), Errc::not_supported);
+    const auto region = server.expose(*loop().allocate(8), Access::read_write);
+    ASSERT_TRUE(region.ok()) << region.error();
+    EXPECT_EQ(client.get()->fetch_add(*region, 0, 1).error(), Errc::not_supported);
+    expect_alive(client, servers_.back());
+    end();
+    tell("remove=1");
+    tell("atomics=1,restore=1");
+}
+
+// Goal: memory that cannot be exposed because of the limit of locked memory is an error by name and a line that says what to raise; the connection
+// goes on, and exposes what fits.
+TEST_F(FailureTest, NamesAnExposureBeyondTheLimitOfLockedMemory) {
+    Log log;
+    Peer& client = peer();
+    listen_at(first_device);
+    open(client);
+    ASSERT_FALSE(HasFatalFailure());
+    Peer& server = servers_.back();
+    expect_alive(client, server);
+    tell("memlock=" + std::to_string(count("mr_bytes") + 5000));
+    const auto refused = server.get()->expose(*loop().allocate(6000), Access::read);
+    EXPECT_EQ(refused.error(), Errc::out_of_memory);
+    EXPECT_EQ(refused.error().step(), Step::remote);
+    EXPECT_TRUE(log.has("raise it (ulimit -l"));
+    const auto fits = server.get()->expose(*loop().allocate(4000), Access::read);
+    ASSERT_TRUE(fits.ok()) << fits.error();
+    EXPECT_TRUE(server.get()->revoke(*fits).ok());
+    expect_alive(client, server);
+}
+
+// Goal: a region of the program's own memory is registered once, however often it is sent, read into or written from, and given back after its last use.
+TEST_F(FailureTest, RegistersAProgramsMemoryOnce) {
+    const std::string text = pattern(3 << 20);  // larger than any block: it cannot be copied into one
+    std::string memory = text;
+    std::atomic<int> released = 0;
+    Peer& client = peer();
+    listen_at(first_device);
+    open(client);
+    ASSERT_FALSE(HasFatalFailure());
+    Peer& server = servers_.back();
+    expect_alive(client, server);
+    server.received.clear();
+    const std::span bytes = std::as_writable_bytes(std::span(memory));
+    auto made = Region::make(bytes, [](void* count) { ++*static_cast<std::atomic<int>*>(count); }, &released);
+    ASSERT_TRUE(made.ok());
+    const long before = count("mr_bytes");
+    int done = 0;
+    client.when_completed = [&](Connection&, Completion& one) { done += one.error.ok() ? 1 : 1000; };
+    {
+        const Region region = *std::move(made);
+        for (int i = 0; i < 3; ++i) {
+            client.get()->send(*loop().slice(region, 0, std::uint32_t(text.size())));
+            ASSERT_TRUE(until([&] { return server.received.size() == text.size(); })) << server.received.size() << client.closed_with;
+            EXPECT_EQ(server.received, text);
+            server.received.clear();
+        }
+        auto exposed = loop().copy(std::string_view("written by the owner"));
+        Buffer view = exposed->share();
+        const auto remote = server.get()->expose(*std::move(exposed), Access::read_write);
+        ASSERT_TRUE(remote.ok());
+        ASSERT_TRUE(client.get()->read(*remote, 0, *loop().slice(region, 100, 20)).ok());
+        ASSERT_TRUE(client.get()->write(*remote, 8, *loop().slice(region, 200, 10)).ok());
+        ASSERT_TRUE(until([&] { return done == 2; })) << done << client.closed_with;
+        EXPECT_EQ(memory.substr(100, 20), "written by the owner");
+        EXPECT_EQ(std::memcmp(view.data() + 8, text.data() + 200, 10), 0);
+        ASSERT_TRUE(server.get()->revoke(*remote).ok());
+        EXPECT_GE(count("mr_bytes"), before + long(text.size()));
+        EXPECT_LT(count("mr_bytes"), before + 2 * long(text.size())) << "registered more than once";
+    }
+    EXPECT_TRUE(until([&] { return released == 1; })) << "it is never given back";
+    EXPECT_LT(count("mr_bytes"), before + long(text.size()));
+}
+
+// Goal: where the device refuses a region its slices are copied, as other memory of the program's: everything still works.
+TEST_F(FailureTest, CopiesARegionThatTheDeviceRefuses) {
+    std::string memory = pattern(100'000);
+    Peer& client = peer();
+    listen_at(first_device);
+    open(client);
+    ASSERT_FALSE(HasFatalFailure());
+    Peer& server = servers_.back();
+    expect_alive(client, server);
+    server.received.clear();
+    int done = 0;
+    client.when_completed = [&](Connection&, Completion& one) { done += one.error.ok() ? 1 : 1000; };
+    const auto region = Region::make(std::as_writable_bytes(std::span(memory)));
+    ASSERT_TRUE(region.ok());
+    // As much as is registered now, and a slab more, for the copies; not the region.
+    tell("mr=1");
+    for (int i = 0; i < 3; ++i) {
+        client.get()->send(*loop().slice(*region, 0, 100'000));
+        ASSERT_TRUE(until([&] { return server.received.size() == 100'000; })) << server.received.size() << client.closed_with;
+        EXPECT_EQ(server.received, memory);
+        server.received.clear();
+    }
+    const auto remote = server.get()->expose(*loop().copy(std::string_view("0123456789")), Access::read);
+    ASSERT_TRUE(remote.ok());
+    ASSERT_TRUE(client.get()->read(*remote, 0, *loop().slice(*region, 50, 10)).ok());
+    ASSERT_TRUE(until([&] { return done == 1; })) << done << client.closed_with;
+    EXPECT_EQ(memory.substr(50, 10), "0123456789");
 }
 
 // Goal: with very few receives and completions all connections still move.

@@ -4,6 +4,8 @@
 #include <fstream>
 #include <string>
 
+#include "evpl/co.hpp"
+#include "evpl/evpl.h"
 #include "evpl/evpl.hpp"
 #include "rdma/lab_devices.hpp"
 #include "support/pattern.hpp"
@@ -64,6 +66,109 @@ TEST_F(RawTest, RejectsWithPrivateData) {
     EXPECT_EQ(client.closed_with.who(), Who::peer);
     EXPECT_EQ(question.substr(0, 9), "version 1");
     EXPECT_EQ(reason.substr(0, 14), "version 2 only");
+    listener_.close();
+}
+
+// Goal: the same through the C interface: a factory sees what the peer said, answers, accepts or rejects, and who connects says its own.
+TEST_F(RawTest, CarriesPrivateDataInC) {
+    struct Side {
+        bool rejects = false;
+        std::string says, heard, heard_at_end;
+        int opens = 0;
+        std::uint32_t closed_with = EVPL_OK;
+        evpl_error late = {};
+    };
+    const auto text = [](evpl_bytes bytes) { return std::string(static_cast<const char*>(bytes.data), bytes.size); };
+    static const auto heard_by = text;
+    evpl_handler handler = {sizeof handler};
+    handler.on_open = [](void* self, evpl_connection* peer) {
+        auto& side = *static_cast<Side*>(self);
+        ++side.opens;
+        side.heard = heard_by(evpl_connection_private_data(peer));
+        side.late = evpl_connection_set_private_data(peer, "late", 4);
+    };
+    handler.on_close = [](void* self, evpl_connection* peer, evpl_error why) {
+        auto& side = *static_cast<Side*>(self);
+        side.heard_at_end = heard_by(evpl_connection_private_data(peer));
+        side.closed_with = std::uint32_t(why.code);
+    };
+    evpl_factory factory = {sizeof factory};
+    factory.build = [](void* context, evpl_connection* peer, void*, void** state) -> evpl_error {
+        auto& side = *static_cast<Side*>(*state = context);
+        side.heard = heard_by(evpl_connection_private_data(peer));
+        EXPECT_EQ(evpl_connection_set_private_data(peer, side.says.data(), side.says.size()).code, EVPL_OK);
+        evpl_error answer = {};
+        if (side.rejects) answer.code = EVPL_PROTOCOL_ERROR;
+        return answer;
+    };
+    evpl_loop* loop = nullptr;
+    ASSERT_EQ(evpl_loop_new(nullptr, &loop).code, EVPL_OK);
+    for (const bool rejects : {false, true}) {
+        SCOPED_TRACE(rejects);
+        Side server{rejects, rejects ? "no" : "yes"}, client{false, "may I?"};
+        evpl_listener* listener = nullptr;
+        factory.context = &server;
+        ASSERT_EQ(evpl_listen_each(loop, ("rdma://" + devices_.here + ":0?wire=raw").c_str(), &handler, &factory, &listener).code, EVPL_OK);
+        factory.context = &client;
+        const std::string to = "rdma://" + devices_.here + ":" + std::to_string(evpl_listener_port(listener)) + "?wire=raw&source=" + devices_.source();
+        evpl_connection_ref ref = {};
+        ASSERT_EQ(evpl_connect_each(loop, to.c_str(), &handler, &factory, 0, &ref).code, EVPL_OK);
+        const Stopwatch watch;
+        while (client.opens == 0 && client.closed_with == EVPL_OK && watch.elapsed() < 15_s * patience) evpl_loop_run_once(loop, 5'000'000);
+        EXPECT_EQ(client.opens, rejects ? 0 : 1);
+        EXPECT_EQ((rejects ? client.heard_at_end : client.heard).substr(0, server.says.size()), server.says);
+        EXPECT_EQ(server.heard.substr(0, 6), "may I?");
+        if (rejects) {
+            EXPECT_EQ(client.closed_with, std::uint32_t(EVPL_REFUSED));
+        } else {
+            EXPECT_EQ(client.late.code, EVPL_MISUSE);
+            EXPECT_EQ(evpl_connection_set_private_data(evpl_connection_get(ref), nullptr, 1).code, EVPL_MISUSE);
+            evpl_connection_close(evpl_connection_get(ref), {});
+        }
+        evpl_listener_free(listener);
+        while (!rejects && (client.closed_with == EVPL_OK || server.closed_with == EVPL_OK) && watch.elapsed() < 15_s * patience) evpl_loop_run_once(loop, 5'000'000);
+    }
+    evpl_loop_free(loop);
+}
+
+// Goal: the same in coroutines: serve admits or rejects a peer before there is a stream, connect says its own.
+TEST_F(RawTest, CarriesPrivateDataInCoroutines) {
+    Loop loop{quiet()};
+    std::string question, answer;
+    int sessions = 0;
+    Error rejected;
+    const auto text = [](std::span<const std::byte> bytes) { return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()); };
+    auto made = co::serve(loop, "rdma://" + devices_.here + ":0?wire=raw",
+        [&](co::Stream peer) -> co::Task<> {
+            ++sessions;
+            while (co_await peer.recv_message()) {
+            }
+        },
+        [&](Connection& peer) -> Result<void> {
+            question = text(peer.private_data());
+            if (const auto said = peer.set_private_data(bytes_of("yes")); !said) return said.error();
+            if (question.substr(0, 6) != "may I?") return Error(Errc::protocol_error);
+            return {};
+        });
+    ASSERT_TRUE(made.ok()) << loop.last_failure();
+    listener_ = *std::move(made);
+    bool done = false;
+    const auto program = [&]() -> co::Task<> {
+        auto peer = co_await co::connect(loop, url(""), {}, bytes_of("may I?"));
+        EXPECT_TRUE(peer.ok()) << peer.error();
+        if (peer) answer = text(peer->connection()->private_data());
+        auto other = co_await co::connect(loop, url(""), {}, bytes_of("hello"));
+        rejected = other.error();
+        const std::string too_much(500, 'x');
+        auto large = co_await co::connect(loop, url(""), {}, bytes_of(too_much));
+        EXPECT_EQ(large.error(), Errc::too_large);
+        done = true;
+    };
+    co::spawn(program(), [](std::exception_ptr) { ADD_FAILURE(); });
+    EXPECT_TRUE(drive(loop, [&] { return done; }, 20_s));
+    EXPECT_EQ(answer.substr(0, 3), "yes");
+    EXPECT_EQ(rejected, Errc::refused);
+    EXPECT_EQ(sessions, 1);
     listener_.close();
 }
 

@@ -42,6 +42,7 @@ struct PlainPeer {
     std::function<void(Connection&)> when_open, when_recv, when_writable;
     std::function<void(Connection&, std::size_t)> when_sent;
     std::function<void(Connection&, Completion&)> when_completed;
+    std::function<void(Connection&, std::uint32_t)> when_written;
     std::function<void(Connection&, Error)> when_close;
 
     // What happened.
@@ -88,6 +89,11 @@ struct PlainPeer {
         const InCallback guard("on_completed");
         expect_alive("on_completed");
         if (when_completed) when_completed(c, done);
+    }
+    void on_written(Connection& c, std::uint32_t word) {
+        const InCallback guard("on_written");
+        expect_alive("on_written");
+        if (when_written) when_written(c, word);
     }
     void on_close(Connection& c, Error why) {
         const InCallback guard("on_close");

@@ -21,7 +21,7 @@ import support
 from support import FACTOR, PATIENCE, Server, exchange, pattern
 
 CAPS = {"kind": str, "half_close": bool, "receive_pause": bool, "rma": bool, "descriptors": bool, "credentials": bool, "multicast": bool,
-        "segmentation": bool, "zero_copy_send": bool, "zero_copy_receive": bool, "simulated_time": bool, "remote_invalidate": bool,
+        "segmentation": bool, "zero_copy_send": bool, "zero_copy_receive": bool, "simulated_time": bool, "remote_tells": bool, "remote_atomics": bool, "remote_invalidate": bool,
         "message_bytes_max": int, "inline_bytes_max": int, "copy_bytes_max": int, "private_data_bytes_max": int, "remote_reads_max": int}
 PERCENTILES = ["min", "p50", "p90", "p99", "p99.9", "p99.99", "p99.999", "max"]
 PROMISED_END_S = 1.0

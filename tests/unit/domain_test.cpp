@@ -8,11 +8,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <vector>
 
 #include "evpl/loop.hpp"
 #include "evpl/memory.hpp"
+#include "evpl/region.hpp"
 #include "memory/heap.hpp"
 
 namespace evpl::memory {
@@ -37,7 +39,7 @@ public:
     }
     Result<std::uint64_t> register_memory(std::byte* base, std::size_t size_bytes) noexcept override {
         std::unique_lock lock(mutex_);
-        EXPECT_EQ(size_bytes, slab_bytes);
+        EXPECT_EQ(size_bytes, base == foreign.data() ? foreign.size() : slab_bytes);
         EXPECT_NE(std::this_thread::get_id(), caller_) << "registration takes time: not on the caller's thread";
         ++asked_;
         open_.wait(lock, [&] { return !held_; });
@@ -82,6 +84,8 @@ public:
         request(slab, nullptr, nullptr);
         return eventually([&] { return state_of(slab) != KeyState::pending; }) && state_of(slab) == KeyState::ready;
     }
+
+    std::span<std::byte> foreign;  ///< what is not a slab of the library's
 
 private:
     mutable std::mutex mutex_;
@@ -290,6 +294,91 @@ TEST_F(DomainTest, WrappedMemoryHasNoSlabAndATravellersSlabIsItsHomes) {
     Loop loop;
     const Buffer travelled = std::move(buffer).pack().open(loop);
     EXPECT_EQ(slab_of(travelled), slab);
+}
+
+/// Memory of the program's own, and how often it was given back.
+struct Foreign {
+    std::vector<std::byte> bytes = std::vector<std::byte>(100'000);
+    std::atomic<int> released = 0;
+    Region region() {
+        auto made = Region::make(bytes, [](void* self) { ++static_cast<Foreign*>(self)->released; }, this);
+        EXPECT_TRUE(made.ok());
+        return *std::move(made);
+    }
+};
+
+// Goal: a region is registered once per device, whole, off the caller's thread; its slices share the key, also on other loops and in parcels.
+TEST_F(DomainTest, ARegionIsRegisteredOnceForAllItsSlices) {
+    Foreign mine;
+    TestDomain domain;
+    domain.foreign = mine.bytes;
+    {
+        Region region = mine.region();
+        Loop loop, other;
+        auto first = loop.slice(region, 0, 100), second = other.slice(region, 50'000, 50'000);
+        ASSERT_TRUE(first.ok() && second.ok());
+        EXPECT_EQ(first->data(), mine.bytes.data());
+        EXPECT_EQ(second->data(), mine.bytes.data() + 50'000);
+        ASSERT_NE(slab_of(*first), nullptr);
+        EXPECT_EQ(slab_of(*first), slab_of(*second));
+        EXPECT_TRUE(domain.obtain(*slab_of(*first)));
+        EXPECT_EQ(domain.key(*slab_of(*second)), 100u);
+        const Buffer travelled = first->share(10, 10).pack().open(other);
+        EXPECT_EQ(slab_of(travelled), slab_of(*second));
+        EXPECT_EQ(domain.asked(), 1);
+        const std::size_t before = memory_use().slab_bytes;
+        region = {};
+        EXPECT_EQ(domain.registered(), 1u) << "slices are left";
+        EXPECT_EQ(memory_use().slab_bytes, before) << "it is none of the library's memory";
+        EXPECT_EQ(mine.released, 0);
+    }
+    EXPECT_TRUE(eventually([&] { return mine.released == 1; }));
+    EXPECT_EQ(domain.registered(), 0u) << "given back while a device knows it";
+}
+
+// Goal: a region that no device has met goes at once; one whose registration is under way goes after it.
+TEST_F(DomainTest, ARegionGoesWhenNoDeviceKnowsIt) {
+    Foreign idle, busy;
+    idle.region();
+    EXPECT_EQ(idle.released, 1);
+    TestDomain domain;
+    domain.foreign = busy.bytes;
+    domain.hold(true);
+    {
+        Loop loop;
+        const Region region = busy.region();
+        domain.request(*slab_of(*loop.slice(region, 0, 10)), nullptr, nullptr);
+    }
+    EXPECT_EQ(busy.released, 0);
+    domain.hold(false);
+    EXPECT_TRUE(eventually([&] { return busy.released == 1; }));
+    EXPECT_EQ(domain.registered(), 0u);
+}
+
+// Goal: a device that ends forgets regions like slabs; slices may outlive their loop; what is out of bounds is misuse.
+TEST_F(DomainTest, ARegionOutlivesDevicesAndLoops) {
+    Foreign mine;
+    {
+        const Region region = mine.region();
+        Buffer kept;
+        {
+            TestDomain domain;
+            domain.foreign = mine.bytes;
+            Loop loop;
+            kept = *loop.slice(region, 0, 10);
+            EXPECT_TRUE(domain.obtain(*slab_of(kept)));
+            EXPECT_EQ(loop.slice(region, 0, 100'001).error(), Errc::misuse);
+            EXPECT_EQ(loop.slice(region, 100'000, 1).error(), Errc::misuse);
+            EXPECT_EQ(loop.slice(region, SIZE_MAX, 2).error(), Errc::misuse);
+            EXPECT_EQ(loop.slice(region, 0, 0).error(), Errc::misuse);
+            EXPECT_EQ(loop.slice({}, 0, 1).error(), Errc::misuse);
+        }
+        EXPECT_EQ(slab_of(kept)->keys[0].state.load(), KeyState::absent);
+        EXPECT_EQ(kept.size(), 10u);
+        EXPECT_EQ(mine.released, 0);
+    }
+    EXPECT_TRUE(eventually([&] { return mine.released == 1; }));
+    EXPECT_EQ(Region::make({}).error(), Errc::misuse);
 }
 
 // Goal: loops come and go, with keys asked for from several threads, and nothing is unmapped under the registrar.

@@ -58,10 +58,14 @@ bool covers(const Mr& mr, std::uint64_t address, std::uint64_t bytes) {
 // -- completions ---------------------------------------------------------------------------------------------------
 
 void push(Cq& cq, const Cqe& cqe) {
+    if (cq.broken) return;
     if (cq.head == cq.tail) cq.head = cq.tail = 0;
-    if (cq.tail - cq.head >= std::size_t(cq.cqe)) {
+    const bool full = cq.tail - cq.head >= std::size_t(cq.cqe);
+    if (full || knobs().overrun.hits()) {
+        cq.broken = true;
+        tell_async(context_of(cq.context), IBV_EVENT_CQ_ERR, static_cast<ibv_cq*>(&cq));
+        if (!full) return;
         ++books().overruns;
-        tell_async(context_of(cq.context), IBV_EVENT_CQ_ERR);
         return misuse("a completion queue of %d has overrun", cq.cqe);
     }
     if (cq.tail == cq.ring.size()) {  // not empty, but at its end: from the start again
@@ -79,6 +83,17 @@ void claim(Cq& cq, const char* what) {
     if (++cq.claims > std::uint64_t(cq.cqe)) misuse("%s: %llu completions may come, the queue holds %d", what, (unsigned long long)cq.claims, cq.cqe);
 }
 
+ibv_wc_opcode opcode_of(const Work& w) {
+    switch (w.opcode) {
+    case IBV_WR_RDMA_READ: return IBV_WC_RDMA_READ;
+    case IBV_WR_ATOMIC_FETCH_AND_ADD: return IBV_WC_FETCH_ADD;
+    case IBV_WR_ATOMIC_CMP_AND_SWP: return IBV_WC_COMP_SWAP;
+    case IBV_WR_RDMA_WRITE:
+    case IBV_WR_RDMA_WRITE_WITH_IMM: return IBV_WC_RDMA_WRITE;
+    default: return IBV_WC_SEND;
+    }
+}
+
 /// A send request is through. Unsignalled ones are told of by the next that tells.
 void complete_send(Qp& q, const Work& w, ibv_wc_status status) {
     if (status == IBV_WC_SUCCESS && (w.flags & IBV_SEND_SIGNALED) == 0) return;
@@ -88,7 +103,7 @@ void complete_send(Qp& q, const Work& w, ibv_wc_status status) {
     cqe.wc.status = status;
     cqe.wc.qp_num = q.qp_num;
     if (status == IBV_WC_SUCCESS) {
-        cqe.wc.opcode = w.opcode == IBV_WR_RDMA_READ ? IBV_WC_RDMA_READ : w.opcode == IBV_WR_RDMA_WRITE ? IBV_WC_RDMA_WRITE : IBV_WC_SEND;
+        cqe.wc.opcode = opcode_of(w);
     } else {
         cqe.wc.opcode = ibv_wc_opcode(0x55);  // undefined after a failure
         cqe.wc.byte_len = 0xdddddddd;
@@ -107,10 +122,10 @@ void complete_receive(Qp& q, const Receive& r, ibv_wc_status status, std::uint32
     cqe.wc.status = status;
     cqe.wc.qp_num = q.qp_num;
     if (status == IBV_WC_SUCCESS) {
-        cqe.wc.opcode = IBV_WC_RECV;
+        cqe.wc.opcode = w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV;
         cqe.wc.byte_len = bytes;
         cqe.wc.src_qp = from.qp_num;
-        if (w.opcode == IBV_WR_SEND_WITH_IMM) {
+        if (w.opcode == IBV_WR_SEND_WITH_IMM || w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM) {
             cqe.wc.wc_flags |= IBV_WC_WITH_IMM;
             cqe.wc.imm_data = w.imm;
         }
@@ -206,15 +221,25 @@ std::byte* staging(std::uint64_t bytes) {
     return room.data();
 }
 
-Did do_send(Qp& q, const Work& w, Qp& peer) {
+/// False: the peer has no receive, and the request waits for one.
+bool meets_receive(Qp& q, Qp& peer) {
     ReceiveQueue& queue = receives_of(peer);
     const bool refused = knobs().rnr.hits();
-    if (queue.size() == 0 || refused) {
-        const bool listed = std::find(queue.waiting.begin(), queue.waiting.end(), q.qp_num) != queue.waiting.end();
-        if (!refused && !listed) queue.waiting.push_back(q.qp_num);
-        wait(q, knobs().rnr_ms * 1000, IBV_WC_RNR_RETRY_EXC_ERR);
-        return Did::waits;
-    }
+    if (queue.size() > 0 && !refused) return true;
+    const bool listed = std::find(queue.waiting.begin(), queue.waiting.end(), q.qp_num) != queue.waiting.end();
+    if (!refused && !listed) queue.waiting.push_back(q.qp_num);
+    wait(q, knobs().rnr_ms * 1000, IBV_WC_RNR_RETRY_EXC_ERR);
+    return false;
+}
+
+Receive take_receive(Qp& of) {
+    ReceiveQueue& queue = receives_of(of);
+    return queue.ring[queue.head++ % queue.ring.size()];
+}
+
+Did do_send(Qp& q, const Work& w, Qp& peer) {
+    if (!meets_receive(q, peer)) return Did::waits;
+    ReceiveQueue& queue = receives_of(peer);
     const std::uint64_t bytes = bytes_of(w);
     std::byte* const payload = staging(bytes);
     if (!gather(q, w, payload)) {
@@ -222,7 +247,7 @@ Did do_send(Qp& q, const Work& w, Qp& peer) {
         return Did::done;
     }
     for (unsigned times = knobs().repeat.hits() ? 100 : 1; times > 0 && queue.size() > 0 && peer.state == IBV_QPS_RTS; --times) {
-        const Receive r = queue.ring[queue.head++ % queue.ring.size()];
+        const Receive r = take_receive(peer);
         if (!scatter(peer, r, payload, bytes)) {
             complete_receive(peer, r, IBV_WC_LOC_LEN_ERR, 0, q, w, false);
             enter(peer, IBV_QPS_ERR);
@@ -236,14 +261,35 @@ Did do_send(Qp& q, const Work& w, Qp& peer) {
     return Did::done;
 }
 
+bool is_atomic(ibv_wr_opcode opcode) { return opcode == IBV_WR_ATOMIC_FETCH_AND_ADD || opcode == IBV_WR_ATOMIC_CMP_AND_SWP; }
+
+/// Under the mutex, as a device does one after the other.
+void do_atomic(Qp& q, const Work& w, Qp& peer) {
+    const Mr* mr = region_of(w.rkey);
+    const bool allowed = mr != nullptr && mr->pd == peer.pd && (mr->access & IBV_ACCESS_REMOTE_ATOMIC) != 0 && covers(*mr, w.remote, 8);
+    if (!allowed || w.remote % 8 != 0) {
+        enter(peer, IBV_QPS_ERR);
+        return fail(q, w, allowed ? IBV_WC_REM_INV_REQ_ERR : IBV_WC_REM_ACCESS_ERR);
+    }
+    if (bytes_of(w) != 8) misuse("an atomic of %llu bytes", (unsigned long long)bytes_of(w));
+    auto& number = *reinterpret_cast<std::uint64_t*>(w.remote);
+    const std::uint64_t before = number;
+    if (w.opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) number += w.operand;
+    else if (before == w.operand) number = w.swap;
+    const Receive into{0, {w.places[0], {}}, 1};
+    const bool fits = scatter(q, into, reinterpret_cast<const std::byte*>(&before), sizeof before);
+    return fits ? complete_send(q, w, IBV_WC_SUCCESS) : fail(q, w, IBV_WC_LOC_PROT_ERR);
+}
+
 void do_remote(Qp& q, const Work& w, Qp& peer) {
     const std::uint64_t bytes = bytes_of(w);
-    if (bytes == 0) return complete_send(q, w, IBV_WC_SUCCESS);  // nothing is touched: no key is looked at
+    const bool tells = w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM;  // and there is a receive
+    if (bytes == 0 && !tells) return complete_send(q, w, IBV_WC_SUCCESS);  // nothing is touched: no key is looked at
     const bool reads = w.opcode == IBV_WR_RDMA_READ;
     const Mr* mr = region_of(w.rkey);
     const int right = reads ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_WRITE;
     if (mr == nullptr || mr->pd != peer.pd || (mr->access & right) == 0 || !covers(*mr, w.remote, bytes)) {
-        tell_async(context_of(peer.context), IBV_EVENT_QP_ACCESS_ERR);
+        tell_async(context_of(peer.context), IBV_EVENT_QP_ACCESS_ERR, static_cast<ibv_qp*>(&peer));
         enter(peer, IBV_QPS_ERR);
         return fail(q, w, IBV_WC_REM_ACCESS_ERR);
     }
@@ -251,6 +297,8 @@ void do_remote(Qp& q, const Work& w, Qp& peer) {
         std::byte* const payload = staging(bytes);
         if (!gather(q, w, payload)) return fail(q, w, IBV_WC_LOC_PROT_ERR);
         std::memcpy(reinterpret_cast<void*>(w.remote), payload, bytes);
+        if (tells) complete_receive(peer, take_receive(peer), IBV_WC_SUCCESS, std::uint32_t(bytes), q, w, false);
+        q.rnr_left = q.rnr_retry;
         return complete_send(q, w, IBV_WC_SUCCESS);
     }
     Receive into{};
@@ -266,13 +314,20 @@ Did execute(Qp& q, const Work& w) {
         fail(q, w, ibv_wc_status(knobs().send_status.load()));
         return Did::done;
     }
+    if (knobs().qp_fatal.hits()) {  // the device gives the queue pair up, and says so on its own channel only
+        q.state = IBV_QPS_ERR;
+        tell_async(context_of(q.context), IBV_EVENT_QP_FATAL, static_cast<ibv_qp*>(&q));
+        return Did::done;
+    }
     Qp* const peer = qp_of(q.peer);
     if (peer == nullptr || peer->state != IBV_QPS_RTS || !port_up(q) || !port_up(*peer)) {
         wait(q, knobs().retry_ms * 1000, IBV_WC_RETRY_EXC_ERR);
         return Did::waits;
     }
     if (w.opcode == IBV_WR_SEND || w.opcode == IBV_WR_SEND_WITH_IMM) return do_send(q, w, *peer);
-    do_remote(q, w, *peer);
+    if (w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM && !meets_receive(q, *peer)) return Did::waits;
+    if (is_atomic(w.opcode)) do_atomic(q, w, *peer);
+    else do_remote(q, w, *peer);
     return Did::done;
 }
 
@@ -340,6 +395,12 @@ void take(Work& w, const Qp& q, const ibv_send_wr& request) {
     w.imm = request.imm_data;
     w.remote = request.wr.rdma.remote_addr;
     w.rkey = request.wr.rdma.rkey;
+    if (is_atomic(w.opcode)) {
+        w.remote = request.wr.atomic.remote_addr;
+        w.rkey = request.wr.atomic.rkey;
+        w.operand = request.wr.atomic.compare_add;
+        w.swap = request.wr.atomic.swap;
+    }
     w.places.assign(request.sg_list, request.sg_list + request.num_sge);
     w.copied.clear();
     if (q.qp_type == IBV_QPT_UD) {
@@ -626,6 +687,7 @@ int ibv_query_device(ibv_context*, ibv_device_attr* out) {
     out->max_qp = 32768;
     out->max_qp_wr = 16384;
     out->max_sge = int(knobs().sge.load());
+    out->atomic_cap = knobs().atomics != 0 ? IBV_ATOMIC_HCA : IBV_ATOMIC_NONE;
     out->max_cq = 4096;
     out->max_cqe = int(knobs().cqe.load());
     out->max_mr = 32768;
@@ -678,6 +740,7 @@ void ibv_ack_async_event(ibv_async_event*) {
 
 ibv_pd* ibv_alloc_pd(ibv_context* context) {
     const Lock lock(everything());
+    if (context_of(context).removed) return errno = EIO, nullptr;
     auto* pd = new Pd();
     pd->context = context;
     ++books().pd;
@@ -696,7 +759,7 @@ ibv_mr* ibv_reg_mr(ibv_pd* pd, void* address, std::size_t bytes, int access) {
     Books& b = books();
     if (context_of(pd->context).removed) return errno = EIO, nullptr;
     if (knobs().mr.hits() || std::uint64_t(b.mr_bytes.load()) + bytes > knobs().memlock) return errno = ENOMEM, nullptr;
-    if ((access & IBV_ACCESS_REMOTE_WRITE) != 0 && (access & IBV_ACCESS_LOCAL_WRITE) == 0) return errno = EINVAL, nullptr;
+    if ((access & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)) != 0 && (access & IBV_ACCESS_LOCAL_WRITE) == 0) return errno = EINVAL, nullptr;
     const std::uint32_t at = place_for(tables().mrs, tables().next_mr);
     if (at == 0) return errno = ENOMEM, nullptr;
     auto* mr = new Mr();

@@ -39,6 +39,7 @@ struct Knobs {
     Number cqe{65536};           ///< largest completion queue
     Number srq{16384};           ///< largest shared receive queue
     Number sge{16};
+    Number atomics{1};
     Number inline_bytes{512};
     Number memlock{UINT64_MAX};  ///< bytes that may be registered: ENOMEM beyond
     Number retry_ms{200};        ///< until a peer that answers nothing is given up
@@ -48,6 +49,8 @@ struct Knobs {
     Number send_status{12};      ///< of `send`: IBV_WC_RETRY_EXC_ERR
     // calls that are refused
     Fault mr, qp, cq, srq_made, ah, id, post;
+    // queues that the device declares broken: a completion queue at its next completion, a queue pair at its next request
+    Fault overrun, qp_fatal;
     // work requests: fail with send_status; carry garbage for immediate data; arrive a hundred times; meet no receiver
     Fault send, note, repeat, rnr;
     // the connection manager
@@ -59,7 +62,7 @@ struct Knobs {
             const char* name;
             Number* number;
         } numbers[] = {{"seed", &seed}, {"strict", &strict}, {"memory", &memory}, {"async", &async}, {"reorder", &reorder}, {"cqe", &cqe},
-                       {"srq", &srq}, {"sge", &sge}, {"inline", &inline_bytes}, {"memlock", &memlock}, {"retry_ms", &retry_ms},
+                       {"srq", &srq}, {"sge", &sge}, {"atomics", &atomics}, {"inline", &inline_bytes}, {"memlock", &memlock}, {"retry_ms", &retry_ms},
                        {"rnr_ms", &rnr_ms}, {"late_established", &late_established}, {"late_disconnected", &late_disconnected},
                        {"send_status", &send_status}};
         for (const auto& each : numbers)
@@ -68,7 +71,7 @@ struct Knobs {
             const char* name;
             Fault* fault;
         } faults[] = {{"mr", &mr}, {"qp", &qp}, {"cq", &cq}, {"srq_made", &srq_made}, {"ah", &ah}, {"id", &id}, {"post", &post}, {"send", &send},
-                      {"note", &note}, {"repeat", &repeat}, {"rnr", &rnr}, {"address_error", &address_error}, {"route_error", &route_error},
+                      {"overrun", &overrun}, {"qp_fatal", &qp_fatal}, {"note", &note}, {"repeat", &repeat}, {"rnr", &rnr}, {"address_error", &address_error}, {"route_error", &route_error},
                       {"unreachable", &unreachable}, {"connect_error", &connect_error}, {"reject", &reject}, {"silent", &silent},
                       {"hello_request", &hello_request}, {"hello_accept", &hello_accept}};
         for (const auto& each : faults) {

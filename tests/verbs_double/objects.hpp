@@ -93,6 +93,7 @@ struct Cq : ibv_cq {
     std::vector<Cqe> ring;     ///< begins anew whenever it runs empty
     std::size_t head = 0, tail = 0;
     bool armed = false;
+    bool broken = false;       ///< it has overrun: what completes is lost
     unsigned unacked = 0, users = 0;
     std::uint64_t claims = 0;  ///< completions that what is posted may bring
 };
@@ -123,6 +124,7 @@ struct Work {
     __be32 imm = 0;
     std::uint64_t remote = 0;
     std::uint32_t rkey = 0;
+    std::uint64_t operand = 0, swap = 0;
     in6_addr to{};
     std::uint32_t to_number = 0, qkey = 0;
     std::vector<ibv_sge> places;
@@ -181,7 +183,8 @@ void destroy_qp(Qp& qp);
 void enter(Qp& qp, ibv_qp_state state);
 void run(Qp& qp);
 std::map<std::string, std::set<std::uint32_t>>& groups();
-void tell_async(Context& context, ibv_event_type type);
+/// `element` is the queue that the event names; null: the port.
+void tell_async(Context& context, ibv_event_type type, void* element = nullptr);
 
 // manager.cpp
 void lose(Context& context);

@@ -197,10 +197,11 @@ Card* card_of(const in6_addr& gid) {
 }
 Card* card_of(const sockaddr& address) { return card_of(gid_of(address)); }
 
-void tell_async(Context& context, ibv_event_type type) {
+void tell_async(Context& context, ibv_event_type type, void* element) {
     ibv_async_event event{};
     event.event_type = type;
-    event.element.port_num = 1;
+    if (element != nullptr) event.element.cq = static_cast<ibv_cq*>(element);  // a union of pointers
+    else event.element.port_num = 1;
     context.news.push(event);
 }
 

@@ -29,6 +29,8 @@ constexpr std::pair<const char*, bool evpl::Caps::*> abilities[] = {
     {"zero_copy_send", &evpl::Caps::zero_copy_send},
     {"zero_copy_receive", &evpl::Caps::zero_copy_receive},
     {"simulated_time", &evpl::Caps::simulated_time},
+    {"remote_tells", &evpl::Caps::remote_tells},
+    {"remote_atomics", &evpl::Caps::remote_atomics},
     {"remote_invalidate", &evpl::Caps::remote_invalidate},
 };
 constexpr std::pair<const char*, std::uint32_t evpl::Caps::*> limits[] = {

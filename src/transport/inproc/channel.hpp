@@ -69,13 +69,16 @@ struct BlockBody {
 struct CreditBody {
     std::uint64_t limit;
 };
+enum class Does : std::uint8_t { read, write, write_telling, add, swap };
 struct RequestBody {
     std::uint64_t key;
     std::uint64_t address;
     std::byte* memory;  ///< the asking side's, kept alive until the reply
     std::uint32_t size;
     std::uint16_t operation;
-    bool reads;
+    Does does;
+    std::uint32_t word;  ///< write_telling
+    std::uint64_t operand, desired;  ///< add, swap
 };
 struct ReplyBody {
     std::uint16_t operation;

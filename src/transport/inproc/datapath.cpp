@@ -102,6 +102,16 @@ void InprocPort::deliver(InprocLink& link, Buffer&& bytes, bool last) {
     count_taken(link, size);
 }
 
+/// Told in order with what the peer sent.
+void InprocPort::deliver_word(InprocLink& link, std::uint32_t word) {
+    Buffer mark;
+    BufferAccess::set_flags(mark, is_word);
+    if (!link.held_words.push(std::move(word)) || !link.held.push(std::move(mark))) {
+        return end_link(link, Error(Errc::out_of_memory, Step::recv, Who::local), true);
+    }
+    deliver_held(link);
+}
+
 /// The peer may send up to the window, and what it sends to a paused link waits here.
 void InprocPort::hold(InprocLink& link, Buffer&& bytes, bool last) {
     BufferAccess::set_flags(bytes, last ? BufferAccess::end_of_message : 0);
@@ -113,8 +123,13 @@ void InprocPort::deliver_held(InprocLink& link) {
         if (bytes_left_ == 0) return owe(link);  // the rest in the next batch
         Buffer bytes = link.held.pop();
         const std::uint32_t size = bytes.size();
-        const bool last = (BufferAccess::flags(bytes) & BufferAccess::end_of_message) != 0;
-        link.sink->delivered(std::move(bytes), last ? whole : part);
+        if ((BufferAccess::flags(bytes) & is_word) != 0) {
+            link.sink->delivered({}, {.immediate = link.held_words.front(), .has_immediate = true});
+            link.held_words.pop();
+        } else {
+            const bool last = (BufferAccess::flags(bytes) & BufferAccess::end_of_message) != 0;
+            link.sink->delivered(std::move(bytes), last ? whole : part);
+        }
         count_taken(link, size);
     }
     if (link.held.count() > 0) return;

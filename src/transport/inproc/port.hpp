@@ -23,6 +23,8 @@ inline constexpr std::uint32_t block_bytes_most = 256u << 10;
 inline constexpr std::uint32_t block_bytes_least = 16u << 10;
 /// Largest message; a longer one ends its link with too_large.
 inline constexpr std::uint32_t message_bytes_most = 16u << 20;
+/// A mark of ours on a held slice: it stands for a word.
+inline constexpr std::uint32_t is_word = 1u << 31;
 /// Callers that wait at a paused listener; more are refused.
 inline constexpr std::uint32_t backlog_most = 1024;
 
@@ -34,7 +36,9 @@ struct WaitingOperation {
     RemoteRegion region;
     std::uint64_t offset;
     Buffer buffer;
-    bool reads;
+    Does does;
+    std::uint32_t word = 0;
+    std::uint64_t operand = 0, desired = 0;
 };
 
 class InprocLink final : public Link {
@@ -75,6 +79,7 @@ public:
     InprocLink* next_owed = nullptr;
     InprocLink* next_free = nullptr;
     SliceQueue held;                  ///< came while receiving was paused
+    memory::RingQueue<std::uint32_t, 1> held_words;  ///< one per slice with is_word
     memory::RingQueue<WaitingOperation, 1> waiting;
     std::uint32_t operations_out = 0; ///< in the peer's hand
     Exposure* exposures = nullptr;
@@ -168,6 +173,8 @@ public:
     Result<void> revoke(Link& link, const RemoteRegion& region) override;
     Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) override;
     Result<void> write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) override;
+    Result<void> atomic(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, const Atomic& what, Buffer before) override;
+    Result<void> write_telling(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) override;
 
     // -- for the registry, under its mutex
     void add_end(End& end) noexcept;
@@ -193,6 +200,7 @@ private:
     void deliver(InprocLink& link, Buffer&& bytes, bool last);
     void deliver_held(InprocLink& link);
     void hold(InprocLink& link, Buffer&& bytes, bool last);
+    void deliver_word(InprocLink& link, std::uint32_t word);
     void count_taken(InprocLink& link, std::uint32_t size);
     Flushed push_outbox(InprocLink& link, std::size_t& sent);
     Flushed look_closer(InprocLink& link, std::size_t& sent);

@@ -3,6 +3,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <new>
 
@@ -93,11 +94,20 @@ void InprocPort::drop_exposure_chunks() noexcept {
 // -- asking ----------------------------------------------------------------------------------------------------
 
 Result<void> InprocPort::read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) {
-    return start(link, {operation, region, offset, std::move(into), true});
+    return start(link, {operation, region, offset, std::move(into), Does::read});
 }
 
 Result<void> InprocPort::write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) {
-    return start(link, {operation, region, offset, std::move(from), false});
+    return start(link, {operation, region, offset, std::move(from), Does::write});
+}
+
+Result<void> InprocPort::write_telling(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from,
+                                       std::uint32_t word) {
+    return start(link, {operation, region, offset, std::move(from), Does::write_telling, word});
+}
+
+Result<void> InprocPort::atomic(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, const Atomic& what, Buffer before) {
+    return start(link, {operation, region, offset, std::move(before), what.swaps ? Does::swap : Does::add, 0, what.operand, what.desired});
 }
 
 Result<void> InprocPort::start(Link& base, WaitingOperation&& operation) {
@@ -121,12 +131,18 @@ bool InprocPort::post_operations(InprocLink& link) noexcept {
         }
         Operation& slot = end.operations[end.free_operation];
         WaitingOperation& wanted = link.waiting.front();
+        const std::uint32_t charge = wanted.does == Does::write_telling ? entry_charge : 0;  // the word waits with the bytes of a paused link
+        if (link.limit - link.charged < charge) {
+            link.blocked = true;  // the peer's credit has the link flushed
+            return false;
+        }
         const RequestBody request{wanted.region.key, wanted.region.address + wanted.offset, wanted.buffer.data(), wanted.buffer.size(),
-                                  end.free_operation, wanted.reads};
+                                  end.free_operation, wanted.does, wanted.word, wanted.operand, wanted.desired};
         if (link.says != 0 || !say(end, What::request, link.peer, link.peer_generation, request)) {
             wait_for_room(link, true);
             return false;
         }
+        link.charged += charge;
         end.free_operation = slot.next_free;
         slot.link = &link;
         slot.id = wanted.id;
@@ -186,6 +202,39 @@ void InprocPort::park_operations(End& end) noexcept {
 
 // -- answering -------------------------------------------------------------------------------------------------
 
+namespace {
+
+Access needed_for(Does does) noexcept {
+    switch (does) {
+    case Does::read: return Access::read;
+    case Does::add:
+    case Does::swap: return Access::atomic;
+    default: return Access::write;
+    }
+}
+
+/// Between `here` and the asking side's memory, which waits for the reply. Owners on several loops may have exposed the same bytes.
+void carry_out(const RequestBody& request, std::byte* here) noexcept {
+    switch (request.does) {
+    case Does::read:
+        if (request.size > 0) std::memmove(request.memory, here, request.size);
+        return;
+    case Does::add:
+    case Does::swap: {
+        const std::atomic_ref number(*reinterpret_cast<std::uint64_t*>(here));
+        std::uint64_t before = request.operand;
+        if (request.does == Does::add) before = number.fetch_add(request.operand);
+        else number.compare_exchange_strong(before, request.desired);
+        std::memcpy(request.memory, &before, sizeof before);
+        return;
+    }
+    default:
+        if (request.size > 0) std::memmove(here, request.memory, request.size);
+    }
+}
+
+}  // namespace
+
 void InprocPort::serve(End& end, InprocLink* link, Mark mark, const RequestBody& request) {
     ReplyBody answer{request.operation, Errc::none};
     if (link->generation != mark.generation() || link->state != InprocLink::State::open) {
@@ -193,21 +242,22 @@ void InprocPort::serve(End& end, InprocLink* link, Mark mark, const RequestBody&
         return reply(end, answer);
     }
     const Exposure* one = find_exposure(request.key);
-    const auto needed = std::uint8_t(request.reads ? Access::read : Access::write);
+    const auto needed = std::uint8_t(needed_for(request.does));
     bool allowed = one != nullptr && one->link == link && (std::uint8_t(one->access) & needed) != 0;
     std::uint64_t offset = 0;
     if (allowed) {
         offset = request.address - reinterpret_cast<std::uintptr_t>(one->range.data());
         allowed = offset <= one->range.size() && request.size <= one->range.size() - offset;
+        if (needed == std::uint8_t(Access::atomic)) allowed &= request.address % sizeof(std::uint64_t) == 0;
     }
     if (!allowed) {
         answer.error = Errc::remote_access;
         return reply(end, answer);
     }
-    std::byte* const here = one->range.data() + offset;
-    if (request.size > 0) std::memmove(request.reads ? request.memory : here, request.reads ? here : request.memory, request.size);
+    carry_out(request, one->range.data() + offset);
     bytes_left_ -= std::min(bytes_left_, request.size);
     reply(end, answer);
+    if (request.does == Does::write_telling) deliver_word(*link, request.word);
 }
 
 void InprocPort::reply(End& end, const ReplyBody& body) noexcept {

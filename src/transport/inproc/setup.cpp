@@ -19,6 +19,8 @@ constexpr Caps caps_base(Kind kind) noexcept {
     caps.rma = true;
     caps.zero_copy_send = true;
     caps.zero_copy_receive = true;
+    caps.remote_tells = true;
+    caps.remote_atomics = true;
     caps.message_bytes_max = kind == Kind::message ? message_bytes_most : 0;
     caps.inline_bytes_max = Ring::inline_bytes_most;
     caps.copy_bytes_max = Ring::inline_bytes_most;

@@ -225,6 +225,11 @@ Session* Control::make(Mailbox& home) noexcept {
 }
 
 void Control::forget(Session& session) noexcept {
+    if (session.used != nullptr) {
+        const bool may_end = session.used->removed.load(std::memory_order_relaxed);
+        session.used->leave();
+        if (may_end) wake();
+    }
     {
         const std::lock_guard lock(state_.mutex);
         if (session.asks != 0) unask(session);  // asked after the thread had spoken its last word
@@ -252,6 +257,7 @@ void* Control::run(void* context) noexcept {
         control.do_asked();
         control.close_places();
         control.close_mailboxes();
+        Device::sweep();
     }
     return nullptr;
 }
@@ -270,6 +276,10 @@ void Control::do_asked() noexcept {
         }
         if ((asks & Session::ask_finish) != 0) {
             finish(*session);
+            continue;
+        }
+        if ((asks & Session::ask_give_up) != 0) {
+            give_up(*session);
             continue;
         }
         if ((asks & Session::ask_open) != 0) open_datagrams(*session);
@@ -382,17 +392,17 @@ Error Control::make_queue_pair(Session& session) noexcept {
     const auto device = Device::of(session.id->verbs);
     if (!device) return device.error();
     if (!(*device)->enrolled()) return Error(Errc::out_of_memory, Step::open);
-    const auto queues = queues_for(session, **device);
-    if (!queues) return queues.error();
-    session.queues = *queues;
+    const auto made = queues_for(session, **device);
+    if (!made) return made.error();
+    Queues& queues = **made;
     ibv_qp_init_attr wanted{};
-    wanted.send_cq = wanted.recv_cq = session.queues->cq;
+    wanted.send_cq = wanted.recv_cq = queues.cq;
     session.receives = session.options.is_raw ? std::min(session.options.receives, std::uint32_t((*device)->limits.max_qp_wr)) : 0;
     if (session.options.is_raw) wanted.cap.max_recv_wr = session.receives, wanted.cap.max_recv_sge = 1;
-    else wanted.srq = session.queues->srq;
+    else wanted.srq = queues.srq;
     wanted.qp_type = IBV_QPT_RC;
     wanted.cap.max_send_wr = std::min(session.options.depth, std::uint32_t((*device)->limits.max_qp_wr));
-    wanted.cap.max_send_sge = session.queues->gather_most;
+    wanted.cap.max_send_sge = queues.gather_most;
     wanted.cap.max_inline_data = session.options.inline_bytes;
     const ibv_qp_init_attr asked = wanted;
     if (create_queue_pair(session, *(*device)->pd, wanted) != 0) {
@@ -400,6 +410,8 @@ Error Control::make_queue_pair(Session& session) noexcept {
         wanted.cap.max_inline_data = 0;  // what the device can take inline it does not say beforehand
         if (const int failed = create_queue_pair(session, *(*device)->pd, wanted); failed != 0) return Error::from_errno(failed, Step::open);
     }
+    session.queues = &queues;  // they stay as long as there is a queue pair on them
+    ++queues.pairs;
     session.depth = std::min(wanted.cap.max_send_wr, asked.cap.max_send_wr);
     session.inline_bytes = std::min(wanted.cap.max_inline_data, asked.cap.max_inline_data);
     session.local = address_of(*rdma_get_local_addr(session.id));
@@ -411,11 +423,12 @@ Error Control::make_queue_pair(Session& session) noexcept {
 Result<Queues*> Control::queues_for(Session& session, Device& device) noexcept {
     Mailbox& home = *session.home;
     for (Queues* each = home.queues_; each != nullptr; each = each->next) {
-        if (each->device == &device) return each;
+        if (each->device == &device && !each->lost) return each;
     }
     auto* made = new (std::nothrow) Queues;
     if (made == nullptr) return Error(Errc::out_of_memory, Step::open);
     made->device = &device;
+    device.use();
     made->block_bytes = session.options.is_raw ? Options{}.block_bytes : session.options.block_bytes;  // raw ones do not share
     made->gather_most = std::clamp(unsigned(device.limits.max_sge), 1u, gather_wished);
     made->completions_most = std::min(completions_wished, unsigned(device.limits.max_cqe));
@@ -448,7 +461,48 @@ void Control::destroy(Queues& queues) noexcept {
     if (queues.srq != nullptr) told("shared receive queue", verbs().ibv_destroy_srq(queues.srq));
     if (queues.cq != nullptr) told("completion queue", verbs().ibv_destroy_cq(queues.cq));
     if (queues.channel != nullptr) told("completion channel", verbs().ibv_destroy_comp_channel(queues.channel));
+    queues.device->leave();
     delete &queues;
+}
+
+/// Nobody can use the device any more. Each loop lets go of its queues on it, so that the device can go, too.
+void Control::lose(Device& device) noexcept {
+    if (device.removed.exchange(true, std::memory_order_relaxed)) return;
+    lose_queues([&](const Queues& each) { return each.device == &device; }, Error(Errc::device_lost, Step::none, Who::system));
+}
+
+template <class Match>
+void Control::lose_queues(Match match, Error why) noexcept {
+    Mailbox* home;
+    {
+        const std::lock_guard lock(state_.mutex);
+        home = state_.open;
+    }
+    for (; home != nullptr; home = home->next_open_) {  // only this thread takes one out
+        for (Queues* each = home->queues_; each != nullptr; each = each->next) {
+            if (each->lost || !match(*each)) continue;
+            each->lost = true;
+            Session* notice = make(*home);
+            if (notice == nullptr) continue;  // they stay until the loop ends
+            notice->queues = each;
+            notice->error = why;
+            tell(*notice, Session::tell_lost);
+        }
+    }
+}
+
+void Control::give_up(Session& session) noexcept {
+    Queues& queues = *session.queues;
+    if (queues.pairs > 0) {
+        queues.given_up = &session;
+        return;
+    }
+    Queues** at = &session.home->queues_;
+    while (*at != &queues) at = &(*at)->next;
+    *at = queues.next;
+    session.queues = nullptr;
+    destroy(queues);
+    tell(session, Session::tell_given_up);
 }
 
 // -- events ----------------------------------------------------------------------------------------------------
@@ -505,6 +559,11 @@ void Control::hear(const rdma_cm_event& event) noexcept {
         auto* datagrams = static_cast<Session*>(event.listen_id->context);
         return datagrams != nullptr ? asked_for(*datagrams, *event.id) : requested(event);
     }
+    if (event.event == RDMA_CM_EVENT_DEVICE_REMOVAL) {
+        for (Device* each = Device::first(); each != nullptr; each = each->next()) {
+            if (each->context == event.id->verbs) lose(*each);
+        }
+    }
     auto* session = static_cast<Session*>(event.id->context);
     if (session == nullptr && event.event == RDMA_CM_EVENT_DEVICE_REMOVAL) return lose_places([&](const rdma_cm_id& id) { return &id == event.id; });
     if (session == nullptr || session->finished) return;  // a listener's
@@ -530,10 +589,7 @@ void Control::hear(const rdma_cm_event& event) noexcept {
         base::log_format(LogLevel::debug, "rdma: connecting failed: %s, status %d", verbs().rdma_event_str(event.event), event.status);
         return fail(*session, failure_of(event));
     case RDMA_CM_EVENT_DISCONNECTED: return tell(*session, Session::tell_disconnected);
-    case RDMA_CM_EVENT_DEVICE_REMOVAL:
-        if (session->queues != nullptr) session->queues->device->removed.store(true, std::memory_order_relaxed);
-        if (session->ud.device != nullptr) session->ud.device->removed.store(true, std::memory_order_relaxed);
-        return tell(*session, Session::tell_removed);
+    case RDMA_CM_EVENT_DEVICE_REMOVAL: return tell(*session, Session::tell_removed);
     default: return;
     }
 }
@@ -556,9 +612,9 @@ void Control::hear_device(Device& device) noexcept {
         const auto failed = Error(Errc::device_error, Step::none, Who::system, int(said.event_type));
         switch (said.event_type) {
         case IBV_EVENT_DEVICE_FATAL:
-            device.removed.store(true, std::memory_order_relaxed);
             tell_all([&](const Session& each) { return each.id->verbs == device.context; }, Session::tell_removed, {});
             lose_places([&](const rdma_cm_id& id) { return id.verbs == device.context; });
+            lose(device);
             break;
         case IBV_EVENT_PORT_ERR:
             tell_all([&](const Session& each) { return each.id->verbs == device.context && each.id->port_num == said.element.port_num; },
@@ -568,6 +624,7 @@ void Control::hear_device(Device& device) noexcept {
             tell_all([&](const Session& each) {
                 return (each.queues != nullptr && each.queues->cq == said.element.cq) || each.ud.sends == said.element.cq || each.ud.receives == said.element.cq;
             }, Session::tell_broken, failed);
+            lose_queues([&](const Queues& each) { return each.cq == said.element.cq; }, failed);
             break;
         case IBV_EVENT_QP_FATAL:
             tell_all([&](const Session& each) { return each.qp == said.element.qp || each.ud.qp == said.element.qp; }, Session::tell_broken, failed);

@@ -21,6 +21,7 @@ namespace evpl::transport::rdma {
 class RdmaLink;
 class UdLink;
 class Mailbox;
+struct Session;
 
 /// One device's queues of one port: completions of all its queue pairs, and the receives that they share. Made and destroyed by the
 /// control thread; in between the loop's alone.
@@ -35,6 +36,9 @@ struct Queues {
     std::uint32_t block_bytes = 0;  ///< of a receive
     Queues* next = nullptr;         ///< of the mailbox
     void* rail = nullptr;           ///< the loop's side of it
+    bool lost = false;              ///< the device, or the completion queue: nobody else comes on them. The control thread's own
+    unsigned pairs = 0;             ///< queue pairs on them. The control thread's own
+    Session* given_up = nullptr;    ///< asked to destroy them when there are none left. The control thread's own
 };
 
 /// What a datagram socket has with a device.
@@ -65,6 +69,7 @@ struct Session {
         ask_open = 32,    ///< datagrams: a queue pair
         ask_answer = 128, ///< datagrams: who asks for it may be told
         ask_peer = 64,    ///< peer: a target for `target`, or for who sent `arrival`; group: join it
+        ask_give_up = 256,///< `queues` that are lost: the loop looks at them no more
         ask_finish = 16   ///< disconnect, destroy the queue pair; the last word
     };
     enum Tell : std::uint32_t {
@@ -76,7 +81,9 @@ struct Session {
         tell_removed = 32,      ///< the device is gone
         tell_destroyed = 64,    ///< nothing of it is left with the device: the last word
         tell_broken = 128,      ///< its port is down, or its queues have failed: `error`
-        tell_deaf = 256         ///< the device that `listening` listened at is gone; the session is only this word
+        tell_deaf = 256,        ///< the device that `listening` listened at is gone; the session is only this word
+        tell_lost = 512,        ///< `queues` are of no use any more: `error`; the session is only this word, and the next two
+        tell_given_up = 1024    ///< they are no more
     };
 
     // -- set by the loop before it asks
@@ -113,6 +120,7 @@ struct Session {
     std::byte heard[256];
     Address local, remote;
     UdQueues ud;
+    Device* used = nullptr;       ///< datagrams: until the session is forgotten
     UdTarget ud_target;
     std::uint8_t reads_asked = 0, reads_offered = 0;  ///< of the request
     // -- under the mutex
@@ -199,6 +207,10 @@ private:
     void lose_place(Place& place) noexcept;
     template <class Match>
     void lose_places(Match match) noexcept;
+    void lose(Device& device) noexcept;
+    template <class Match>
+    void lose_queues(Match match, Error why) noexcept;
+    void give_up(Session& session) noexcept;
     void unask(Session& session) noexcept;
     void set_id(Session& session, rdma_cm_id* id) noexcept;
     void wake() noexcept;

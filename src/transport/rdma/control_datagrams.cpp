@@ -61,7 +61,8 @@ Error Control::make_datagram_queues(Session& session) noexcept {
     if (!device) return device.error();
     if (!(*device)->enrolled()) return Error(Errc::out_of_memory, Step::open);
     UdQueues& queues = session.ud;
-    queues.device = *device;
+    queues.device = session.used = *device;
+    session.used->use();
     ibv_port_attr port{};
     if (verbs().ibv_query_port(session.id->verbs, session.id->port_num, reinterpret_cast<_compat_ibv_port_attr*>(&port)) != 0) {
         return Error::from_errno(errno, Step::open);

@@ -2,6 +2,7 @@
 // that it has no option for (GID, service level, MTU), we do, with the attributes that the manager would take.
 
 #include <cerrno>
+#include <utility>
 
 #include "transport/rdma/control.hpp"
 
@@ -55,6 +56,8 @@ void Control::destroy_queue_pair(Session& session) noexcept {
     if (session.id->qp != nullptr) verbs().rdma_destroy_qp(session.id);
     else verbs().ibv_destroy_qp(session.qp);
     session.qp = nullptr;
+    Queues* const queues = std::exchange(session.queues, nullptr);
+    if (queues != nullptr && --queues->pairs == 0 && queues->given_up != nullptr) give_up(*queues->given_up);
 }
 
 /// Ready to receive and to send. `agreed`: what we are about to accept, which the manager does not know yet. 0 or an errno.

@@ -117,7 +117,8 @@ void RdmaPort::received(Rail& rail, const ibv_wc& done) {
     RdmaLink* const link = rail.links.find(done.qp_num);
     const bool live = link != nullptr && link->state != RdmaLink::State::free && link->state != RdmaLink::State::over;
     if (live && done.status == IBV_WC_SUCCESS) {
-        if (link->granted == link->owed || (done.wc_flags & IBV_WC_WITH_IMM) == 0 || done.opcode != IBV_WC_RECV) {
+        const bool tells = done.opcode == IBV_WC_RECV_RDMA_WITH_IMM;  // its 32 bits are the peer's user's, a SEND's are the peer's own
+        if (link->granted == link->owed || (done.wc_flags & IBV_WC_WITH_IMM) == 0 || (done.opcode != IBV_WC_RECV && !tells)) {
             end_link(*link, Error(Errc::protocol_error, Step::recv, Who::peer));
         } else {
             --link->granted;
@@ -126,9 +127,10 @@ void RdmaPort::received(Rail& rail, const ibv_wc& done) {
             touch(*link);
             if (link->state == RdmaLink::State::answering) open_link(*link);
             const std::uint32_t note = ntohl(done.imm_data);
-            const bool ends_message = (note & Note::end_of_message) != 0;
-            if (done.byte_len > 0 || ends_message) take_payload(*link, rail, slot, done.byte_len, ends_message);
-            take_note(*link, note);
+            const bool ends_message = !tells && (note & Note::end_of_message) != 0;
+            if (tells) [[unlikely]] take_word(*link, note);
+            else if (done.byte_len > 0 || ends_message) take_payload(*link, rail, slot, done.byte_len, ends_message);
+            if (!tells) take_note(*link, note);
         }
     } else if (live) {
         end_link(*link, failure_of(done, Step::recv, false));
@@ -185,10 +187,19 @@ void RdmaPort::deliver_held(RdmaLink& link) {
         RdmaLink::Received first = std::move(link.held.front());
         link.held.pop();
         Arrival arrival;
+        arrival.has_immediate = first.is_word;
+        arrival.immediate = first.word;
         arrival.end_of_message = first.end_of_message;
         arrival.invalidated_key = first.invalidated_key;
         link.sink->delivered(std::move(first.bytes), arrival);
     }
+}
+
+/// A write of the peer's is done. Told in order with what it sent.
+void RdmaPort::take_word(RdmaLink& link, std::uint32_t word) {
+    if (link.end_heard) return end_link(link, Error(Errc::protocol_error, Step::recv, Who::peer));
+    if (!link.held.push({{}, false, 0, word, true})) return end_link(link, Error(Errc::out_of_memory, Step::recv));
+    deliver_held(link);
 }
 
 void RdmaPort::resume(Link& base) {

@@ -37,7 +37,6 @@ Result<Device*> Device::of(ibv_context* context) noexcept {
     made->pd = verbs().ibv_alloc_pd(context);
     if (made->pd == nullptr || verbs().ibv_query_device(context, &made->limits) != 0) {
         const Error error = Error::from_errno(errno, Step::open);
-        if (made->pd != nullptr) verbs().ibv_dealloc_pd(made->pd);
         delete made;
         return error;
     }
@@ -47,17 +46,36 @@ Result<Device*> Device::of(ibv_context* context) noexcept {
     return made;
 }
 
+/// Deregisters all slabs, so that the next domain may have the number.
+Device::~Device() {
+    retire();
+    if (pd != nullptr && verbs().ibv_dealloc_pd(pd) != 0) base::log_format(LogLevel::warning, "rdma: a protection domain could not be given back: errno %d", errno);
+}
+
+void Device::sweep() noexcept {
+    for (Device** at = &all; *at != nullptr;) {
+        Device* const each = *at;
+        if (!each->removed.load(std::memory_order_relaxed) || each->users_.load(std::memory_order_acquire) > 0) {
+            at = &each->next_;
+            continue;
+        }
+        *at = each->next_;
+        delete each;
+    }
+}
+
 Result<std::uint64_t> Device::register_memory(std::byte* base, std::size_t size_bytes) noexcept {
     if (removed.load(std::memory_order_relaxed)) return Error(Errc::device_lost, Step::open);
     ibv_mr* region = verbs().ibv_reg_mr(pd, base, size_bytes, IBV_ACCESS_LOCAL_WRITE);
-    if (region == nullptr) {
-        const int os = errno;
-        if (os == ENOMEM) tell_memlock(size_bytes);
-        return Error::from_errno(os, Step::open);
-    }
+    if (region == nullptr) return refusal(errno, size_bytes, Step::open);
     auto key = regions_.add(region, region->lkey);
     if (!key) verbs().ibv_dereg_mr(region);
     return key;
+}
+
+Error Device::refusal(int os, std::size_t size_bytes, Step step) noexcept {
+    if (os == ENOMEM) tell_memlock(size_bytes);
+    return Error::from_errno(os, step);
 }
 
 void Device::deregister_memory(std::byte*, std::size_t, std::uint64_t key) noexcept {

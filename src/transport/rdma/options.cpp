@@ -63,6 +63,7 @@ Caps caps_of(const Options& options, std::uint32_t inline_bytes, bool accepts) n
     caps.zero_copy_send = true;
     caps.zero_copy_receive = true;
     caps.message_bytes_max = options.is_raw ? options.block_bytes : options.is_message ? message_bytes_most : 0;
+    caps.remote_tells = caps.remote_atomics = true;
     caps.remote_invalidate = options.is_raw;
     if (options.is_raw) caps.private_data_bytes_max = accepts ? private_answer_most : private_connect_most;
     caps.remote_reads_max = options.reads;

@@ -48,13 +48,18 @@ struct Request {
 
 /// A remote operation, waiting or with the device.
 struct Operation {
+    enum class Does : std::uint8_t { read, write, write_telling, atomic };
     OperationId id;
     RemoteRegion region;
     std::uint64_t offset = 0;
     Buffer buffer;
-    Buffer registered;  ///< stands in for a buffer that the device does not know
-    bool reads = false;
-    bool told = false;  ///< its link is over; the device may still be at it
+    Does does = Does::read;
+    std::uint32_t word = 0;    ///< write_telling
+    Atomic what = {};          ///< atomic
+    Buffer registered = {};    ///< stands in for a buffer that the device does not know
+    bool told = false;         ///< its link is over; the device may still be at it
+    /// The peer's device answers with bytes, which it does for so many at a time.
+    bool reads() const noexcept { return does == Does::read || does == Does::atomic; }
 };
 
 /// A range that the peer may use: by the registration's own key, or by a window into it, which the peer's SEND can take back.
@@ -89,8 +94,10 @@ public:
     enum class State : std::uint8_t { free, connecting, answering, open, over };
     struct Received {
         Buffer bytes;
-        bool end_of_message;
-        std::uint32_t invalidated_key;
+        bool end_of_message = false;
+        std::uint32_t invalidated_key = 0;
+        std::uint32_t word = 0;  ///< without bytes: of a write of the peer's
+        bool is_word = false;
     };
 
     // -- every message
@@ -150,6 +157,11 @@ public:
     Error error;
     Caps own_caps;
     Address local, remote;
+
+    /// What is next uses up a receive of the peer's, and the peer has granted none; its next credits bring the link here again.
+    bool awaits_credit() noexcept {
+        return !waiting.empty() && waiting.front().does == Operation::Does::write_telling && credits <= credits_kept;
+    }
 };
 
 /// Links by their queue pair's number (24 bits).
@@ -175,7 +187,10 @@ private:
 /// The loop's side of a device's queues.
 struct Rail final : Watcher {
     std::uint32_t ready(std::uint32_t events) override;
-    ~Rail() = default;
+    ~Rail() {
+        delete[] slots;
+        delete[] free_slots;
+    }
 
     struct Slot {
         ibv_recv_wr request{};
@@ -187,7 +202,10 @@ struct Rail final : Watcher {
     Queues* queues = nullptr;
     Rail* next = nullptr;
     bool armed = false;             ///< the next completion makes the channel readable
-    bool dead = false;              ///< the device is gone: neither posted to nor polled
+    bool dead = false;              ///< the device or the queue is gone: neither posted to nor polled
+    Session* notice = nullptr;      ///< by which its queues are given up, once no link is on them
+    bool given_up = false;
+    unsigned link_count = 0;
     bool refused = false;           ///< the device takes no more memory
     bool crowded = false;           ///< somebody was refused because the completion queue is spoken for
     unsigned requests_out = 0;      ///< work requests of all links
@@ -250,6 +268,8 @@ public:
     Result<void> revoke(Link& link, const RemoteRegion& region) override;
     Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) override;
     Result<void> write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) override;
+    Result<void> atomic(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, const Atomic& what, Buffer before) override;
+    Result<void> write_telling(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) override;
 
     // -- for listeners
     void drop_listening(RdmaListening& listening) noexcept;
@@ -279,7 +299,11 @@ private:
     void ask_finish(RdmaLink& link) noexcept;
     bool attach(RdmaLink& link, Session& session) noexcept;
     Result<Rail*> rail_of(Queues& queues) noexcept;
-    void lose_rail(Rail& rail) noexcept;
+    void lose_rail(Rail& rail, Error why) noexcept;
+    void queues_lost(Session& notice);
+    void give_up_if_unused(Rail& rail) noexcept;
+    void given_up(Session& notice) noexcept;
+    void unwatch(Rail& rail) noexcept;
     void serve_backlogs();
     void open_link(RdmaLink& link);
     void end_link(RdmaLink& link, Error error) noexcept;
@@ -299,6 +323,7 @@ private:
     void take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std::uint32_t bytes, bool end_of_message);
     void deliver(RdmaLink& link, Buffer&& bytes, bool end_of_message, std::uint32_t invalidated_key = 0);
     void deliver_held(RdmaLink& link);
+    void take_word(RdmaLink& link, std::uint32_t word);
     void take_note(RdmaLink& link, std::uint32_t note);
     void sent(Rail& rail, const ibv_wc& done);
     void pass_requests(RdmaLink& link, unsigned count, std::size_t& bytes, Error error);

@@ -1,6 +1,8 @@
 // wire=raw: one message is one SEND, and nothing of ours is on the wire. Each link has receives of its own, so that a peer that knows of no
 // credits takes nobody else's; who sends more than there are receives is stopped by the device, for as long as its retries last.
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -17,10 +19,12 @@ void RdmaPort::received_raw(Rail& rail, const ibv_wc& done) {
     link->own_receives.pop();
     if (link->state == RdmaLink::State::free || link->state == RdmaLink::State::over) return;
     if (done.status != IBV_WC_SUCCESS) return end_link(*link, failure_of(done, Step::recv, true));
-    if (done.opcode != IBV_WC_RECV || done.byte_len > block.size()) return end_link(*link, Error(Errc::protocol_error, Step::recv, Who::peer));
+    const bool tells = done.opcode == IBV_WC_RECV_RDMA_WITH_IMM;  // its bytes are elsewhere
+    if (!tells && (done.opcode != IBV_WC_RECV || done.byte_len > block.size())) return end_link(*link, Error(Errc::protocol_error, Step::recv, Who::peer));
     link->traffic = true;
     touch(*link);
     if (link->state == RdmaLink::State::answering) open_link(*link);  // it counts as established
+    if (tells) return take_word(*link, ntohl(done.imm_data));
     // Soft-RoCE's kernel tells of a key by the bit that user space knows as IP_CSUM_OK, which has no other meaning on such a queue pair.
     const bool names_key = (done.wc_flags & (IBV_WC_WITH_INV | IBV_WC_IP_CSUM_OK)) != 0 && (done.wc_flags & IBV_WC_WITH_IMM) == 0;
     std::uint32_t key = names_key ? done.invalidated_rkey : 0;

@@ -1,5 +1,7 @@
 // Remote memory: ranges that the peer may use, and reads and writes of the peer's.
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -18,11 +20,12 @@ Result<RemoteRegion> RdmaPort::expose(Link& base, Buffer range, Access access) {
     int rights = 0;
     if ((unsigned(access) & unsigned(Access::read)) != 0) rights |= IBV_ACCESS_REMOTE_READ;
     if ((unsigned(access) & unsigned(Access::write)) != 0) rights |= IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_LOCAL_WRITE;
+    if ((unsigned(access) & unsigned(Access::atomic)) != 0) rights |= IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_LOCAL_WRITE;
     if (!link.exposures.reserve(1)) return Error(Errc::out_of_memory, Step::remote);
     const bool by_window = link.own_caps.remote_invalidate;
     ibv_mr* region = verbs().ibv_reg_mr(link.rail->queues->device->pd, range.data(), range.size(),
                                         by_window ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND : rights);
-    if (region == nullptr) return Error::from_errno(errno, Step::remote);
+    if (region == nullptr) return Device::refusal(errno, range.size(), Step::remote);
     if (by_window) return bind_window(link, region, std::move(range), rights & ~IBV_ACCESS_LOCAL_WRITE);
     const RemoteRegion out{reinterpret_cast<std::uintptr_t>(range.data()), region->rkey, range.size()};
     (void)link.exposures.push({region, nullptr, region->rkey, true, false, std::move(range)});  // reserved
@@ -121,19 +124,53 @@ void RdmaPort::drop_exposures(RdmaLink& link) noexcept {
 Result<void> RdmaPort::start(Link& base, Operation&& operation) {
     auto& link = static_cast<RdmaLink&>(base);
     if (link.state != RdmaLink::State::open || link.end_said) return Error(Errc::misuse, Step::remote);
-    if (operation.reads && link.own_caps.remote_reads_max == 0) return Error(Errc::not_supported, Step::remote);  // the peer serves none
+    if (operation.reads() && link.own_caps.remote_reads_max == 0) return Error(Errc::not_supported, Step::remote);  // the peer serves none
     if (!link.waiting.push(std::move(operation))) return Error(Errc::out_of_memory, Step::remote);
     post_waiting(link);
     return {};
 }
 
 Result<void> RdmaPort::read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) {
-    return start(link, {operation, region, offset, std::move(into), {}, true});
+    return start(link, {operation, region, offset, std::move(into), Operation::Does::read});
 }
 
 Result<void> RdmaPort::write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) {
-    return start(link, {operation, region, offset, std::move(from), {}, false});
+    return start(link, {operation, region, offset, std::move(from), Operation::Does::write});
 }
+
+Result<void> RdmaPort::write_telling(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) {
+    return start(link, {operation, region, offset, std::move(from), Operation::Does::write_telling, word});
+}
+
+Result<void> RdmaPort::atomic(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, const Atomic& what, Buffer before) {
+    return start(link, {operation, region, offset, std::move(before), Operation::Does::atomic, 0, what});
+}
+
+namespace {
+
+/// As the device wants it, but for the place of our own bytes.
+ibv_send_wr request_of(const Operation& operation) noexcept {
+    ibv_send_wr request{};
+    request.send_flags = IBV_SEND_SIGNALED;
+    if (operation.does == Operation::Does::atomic) {
+        request.opcode = operation.what.swaps ? IBV_WR_ATOMIC_CMP_AND_SWP : IBV_WR_ATOMIC_FETCH_AND_ADD;
+        request.wr.atomic.remote_addr = operation.region.address + operation.offset;
+        request.wr.atomic.rkey = std::uint32_t(operation.region.key);
+        request.wr.atomic.compare_add = operation.what.operand;
+        request.wr.atomic.swap = operation.what.desired;
+        return request;
+    }
+    request.wr.rdma.remote_addr = operation.region.address + operation.offset;
+    request.wr.rdma.rkey = std::uint32_t(operation.region.key);
+    request.opcode = operation.reads() ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;
+    if (operation.does == Operation::Does::write_telling) {
+        request.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+        request.imm_data = htonl(operation.word);
+    }
+    return request;
+}
+
+}  // namespace
 
 /// The device knows the operation's memory: the buffer's slab has a key, or a block of ours stands in for it. False: not yet, or
 /// `error`.
@@ -141,7 +178,8 @@ bool RdmaPort::make_known(RdmaLink& link, Operation& operation, std::uint32_t& l
     Device& device = *link.rail->queues->device;
     Buffer& used = operation.registered ? operation.registered : operation.buffer;
     memory::Slab* slab = memory::slab_of(used);
-    if (slab == nullptr) {  // the caller's own memory
+    const auto refused = [&] { return slab->keys[device.number()].state.load(std::memory_order_acquire) == memory::KeyState::failed; };
+    if (slab == nullptr || (slab->is_foreign() && refused())) {  // the caller's own memory
         if (used.size() > memory::block_bytes_max) {
             error = Error(Errc::too_large, Step::remote);
             return false;
@@ -151,7 +189,7 @@ bool RdmaPort::make_known(RdmaLink& link, Operation& operation, std::uint32_t& l
             error = Error(block.error().code(), Step::remote);
             return false;
         }
-        if (!operation.reads) std::memcpy(block->data(), used.data(), used.size());
+        if (!operation.reads()) std::memcpy(block->data(), used.data(), used.size());
         operation.registered = *std::move(block);
         return make_known(link, operation, lkey, error);
     }
@@ -161,7 +199,7 @@ bool RdmaPort::make_known(RdmaLink& link, Operation& operation, std::uint32_t& l
         return true;
     }
     device.request(*slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
-    if (slab->keys[device.number()].state.load(std::memory_order_acquire) == memory::KeyState::failed) error = Error(Errc::device_error, Step::remote);
+    if (!slab->is_foreign() && refused()) error = Error(Errc::device_error, Step::remote);
     return false;
 }
 
@@ -169,7 +207,8 @@ bool RdmaPort::make_known(RdmaLink& link, Operation& operation, std::uint32_t& l
 bool RdmaPort::post_waiting(RdmaLink& link) {
     while (!link.waiting.empty()) {
         Operation& first = link.waiting.front();
-        if (!may_post(link, requests_kept) || !link.requests.reserve(1) || !link.operations.reserve(1)) return false;
+        const bool tells = first.does == Operation::Does::write_telling;
+        if (link.awaits_credit() || !may_post(link, requests_kept) || !link.requests.reserve(1) || !link.operations.reserve(1)) return false;
         std::uint32_t lkey = 0;
         Error error;
         if (!make_known(link, first, lkey, error)) {
@@ -179,15 +218,13 @@ bool RdmaPort::post_waiting(RdmaLink& link) {
         }
         const Buffer& used = first.registered ? first.registered : first.buffer;
         ibv_sge place{reinterpret_cast<std::uintptr_t>(used.data()), used.size(), lkey};
-        ibv_send_wr request{};
+        ibv_send_wr request = request_of(first);
         request.wr_id = link.next_number;
         request.sg_list = &place;
         request.num_sge = 1;
-        request.opcode = first.reads ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;
-        request.send_flags = IBV_SEND_SIGNALED;
-        request.wr.rdma.remote_addr = first.region.address + first.offset;
-        request.wr.rdma.rkey = std::uint32_t(first.region.key);
-        link.fence |= first.reads;
+        if (tells && std::exchange(link.fence, false)) request.send_flags |= IBV_SEND_FENCE;  // as a SEND
+        link.credits -= tells && !link.is_raw ? 1 : 0;
+        link.fence |= first.reads();
         (void)link.operations.push(std::move(first));  // reserved
         link.waiting.pop();
         posted(link, {0, 0, Sent::operation});
@@ -201,7 +238,7 @@ void RdmaPort::operation_done(RdmaLink& link, Error error) {
     Operation done = std::move(link.operations.front());
     link.operations.pop();
     if (done.told) return;
-    if (done.registered && done.reads && error.ok()) std::memcpy(done.buffer.data(), done.registered.data(), done.buffer.size());
+    if (done.registered && done.reads() && error.ok()) std::memcpy(done.buffer.data(), done.registered.data(), done.buffer.size());
     link.sink->completed(done.id, error, std::move(done.buffer));
 }
 

@@ -53,15 +53,12 @@ RdmaPort::RdmaPort(Host& of_loop, Sleeper& sleeper, Control& control) noexcept
 RdmaPort::~RdmaPort() {
     while (listenings_ != nullptr) drop_listening(*listenings_);
     for (Rail* rail = rails_; rail != nullptr; rail = rail->next) {
-        sleeper_.remove(*rail, false);
-        if (rail->unacknowledged > 0) verbs().ibv_ack_cq_events(rail->queues->cq, rail->unacknowledged);
+        if (!rail->given_up) unwatch(*rail);
     }
     visit_links([&](RdmaLink& link) { drop_exposures(link); });
     control_.close(mailbox_);
     while (Rail* rail = rails_) {
         rails_ = rail->next;
-        delete[] rail->slots;
-        delete[] rail->free_slots;
         delete rail;
     }
     while (Chunk* chunk = chunks_) {
@@ -89,10 +86,12 @@ RdmaLink* RdmaPort::take_link() noexcept {
 void RdmaPort::release(RdmaLink& link) {
     untouch(link);
     drop_exposures(link);
-    if (link.rail != nullptr) {
-        link.rail->requests_out -= link.requests_out;
-        link.rail->own_receives -= link.receives;
-        link.rail->links.remove(link.qp_number);
+    Rail* const rail = link.rail;
+    if (rail != nullptr) {
+        rail->requests_out -= link.requests_out;
+        rail->own_receives -= link.receives;
+        rail->links.remove(link.qp_number);
+        --rail->link_count;
     }
     const std::uint32_t generation = link.generation + 1;
     link.~RdmaLink();
@@ -100,6 +99,7 @@ void RdmaPort::release(RdmaLink& link) {
     link.port = this;
     link.generation = generation;
     link.next_free = std::exchange(free_links_, &link);
+    if (rail != nullptr) give_up_if_unused(*rail);
 }
 
 /// The loop's side of a device's queues; made when the first queue pair on them comes.
@@ -115,8 +115,6 @@ Result<Rail*> RdmaPort::rail_of(Queues& queues) noexcept {
     if (rail->slots == nullptr || rail->free_slots == nullptr) error = Error(Errc::out_of_memory, Step::open);
     else if (const auto added = sleeper_.add(*rail, queues.channel->fd, EPOLLIN); !added) error = added.error();
     if (!error.ok()) {
-        delete[] rail->slots;
-        delete[] rail->free_slots;
         delete rail;
         return error;
     }
@@ -129,13 +127,45 @@ Result<Rail*> RdmaPort::rail_of(Queues& queues) noexcept {
     return rail;
 }
 
-/// The device is gone. Its queues answer nonsense from now on: neither posted to nor polled.
-void RdmaPort::lose_rail(Rail& rail) noexcept {
+/// The queues, or their device, are of no use. They answer nonsense from now on: neither posted to nor polled.
+void RdmaPort::lose_rail(Rail& rail, Error why) noexcept {
     rail.dead = true;
     rail.early_count = 0;
     visit_links([&](RdmaLink& link) {
-        if (link.rail == &rail) end_link(link, Error(Errc::device_lost, Step::none, Who::system));
+        if (link.rail == &rail) end_link(link, why);
     });
+}
+
+void RdmaPort::unwatch(Rail& rail) noexcept {
+    sleeper_.remove(rail, false);
+    if (rail.unacknowledged > 0) verbs().ibv_ack_cq_events(rail.queues->cq, std::exchange(rail.unacknowledged, 0));
+}
+
+/// The same news, for every loop that has queues on the device, also without a connection.
+void RdmaPort::queues_lost(Session& notice) {
+    const auto rail = rail_of(*notice.queues);  // a connection may be about to ask for it, and finds it dead
+    if (!rail) return;                          // without memory for that the queues stay until the loop ends
+    (*rail)->notice = &notice;
+    lose_rail(**rail, notice.error);
+    give_up_if_unused(**rail);
+}
+
+/// Lost queues are destroyed: the next connection gets new ones, and the protection domain of a device that is gone can be used for another.
+void RdmaPort::give_up_if_unused(Rail& rail) noexcept {
+    if (rail.notice == nullptr || rail.link_count > 0 || std::exchange(rail.given_up, true)) return;
+    unwatch(rail);
+    control_.ask(*rail.notice, Session::ask_give_up);
+}
+
+/// They are: the blocks that their receives had are ours again.
+void RdmaPort::given_up(Session& notice) noexcept {
+    Rail** at = &rails_;
+    while (*at != nullptr && (*at)->notice != &notice) at = &(*at)->next;
+    Rail* const rail = *at;
+    if (rail == nullptr) return control_.forget(notice);
+    *at = rail->next;
+    delete rail;
+    control_.forget(notice);
 }
 
 std::size_t RdmaPort::remote_name(const Link& base, std::span<char> room) const {
@@ -158,6 +188,8 @@ unsigned RdmaPort::hear() {
 void RdmaPort::hear(Session& session, std::uint32_t tells) {
     if ((tells & Session::tell_destroyed) != 0) return destroyed(session);
     if ((tells & Session::tell_deaf) != 0) return deaf(session);
+    if ((tells & Session::tell_lost) != 0) return queues_lost(session);
+    if ((tells & Session::tell_given_up) != 0) return given_up(session);
     if ((tells & Session::tell_request) != 0) requested(session);
     RdmaLink* const link = session.link;
     if (link == nullptr) {  // a peer that waits at a listener
@@ -168,8 +200,9 @@ void RdmaPort::hear(Session& session, std::uint32_t tells) {
     }
     link->has_heard |= (tells & (Session::tell_established | Session::tell_failed)) != 0;
     if ((tells & Session::tell_removed) != 0) {
-        if (link->rail != nullptr) lose_rail(*link->rail);
-        end_link(*link, Error(Errc::device_lost, Step::none, Who::system));
+        const Error lost(Errc::device_lost, Step::none, Who::system);
+        if (link->rail != nullptr) lose_rail(*link->rail, lost);
+        end_link(*link, lost);
         return ask_finish(*link);
     }
     if ((tells & Session::tell_broken) != 0) return end_link(*link, session.error);
@@ -215,6 +248,7 @@ bool RdmaPort::attach(RdmaLink& link, Session& session) noexcept {
         return false;
     }
     link.rail = *rail;
+    ++(*rail)->link_count;
     link.receives = session.receives;
     (*rail)->own_receives += session.receives;
     link.block_bytes = session.options.block_bytes;
@@ -230,6 +264,7 @@ bool RdmaPort::attach(RdmaLink& link, Session& session) noexcept {
     link.domain = session.queues->device;
     link.own_caps = caps_of(session.options, session.inline_bytes, !link.active);
     link.own_caps.remote_invalidate &= session.queues->device->has_windows();
+    link.own_caps.remote_atomics &= session.queues->device->limits.atomic_cap != IBV_ATOMIC_NONE;
     return true;
 }
 
@@ -527,7 +562,7 @@ void RdmaPort::alarm() {
             else tick_by(link.linger_until_ns);
             return;
         }
-        if (link.starving || !link.waiting.empty()) {
+        if (link.starving || (!link.waiting.empty() && !link.awaits_credit())) {
             touch(link);
             host.poll_again();
             tick_by(now + retry_ns);

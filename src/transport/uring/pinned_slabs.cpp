@@ -14,7 +14,7 @@ bool PinnedSlabs::pin(Ring& ring, unsigned number, std::byte* base, std::size_t 
 
 int PinnedSlabs::number_of(Ring& ring, const Buffer& slice) noexcept {
     const memory::Slab* const slab = memory::slab_of(slice);
-    if (slab == nullptr) return none;
+    if (slab == nullptr || slab->is_foreign()) return none;  // the program's own memory is let go of when it asks for that
     for (unsigned i = 0; i < count_; ++i)
         if (slabs_[i].slab == slab) return int(i);
     if (refused_ || count_ == count_max) return none;
