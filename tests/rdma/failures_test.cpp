@@ -302,6 +302,7 @@ TEST_F(FailureTest, UsesADeviceThatComesBackAnyNumberOfTimes) {
     ASSERT_FALSE(HasFatalFailure());
     Peer& other_server = servers_.back();
     Listener kept = std::move(listener_);
+    const long before = count("pd");
     for (int round = 0; round < rounds; ++round) {
         SCOPED_TRACE(round);
         Peer& client = peer();
@@ -321,7 +322,7 @@ TEST_F(FailureTest, UsesADeviceThatComesBackAnyNumberOfTimes) {
         }
         tell(round % 2 == 0 ? "remove=0" : "fatal=0");
         EXPECT_TRUE(until([&] { return client.closed() && server.closed() && socket.closes == (with_socket ? 1 : 0); }));
-        EXPECT_TRUE(until([&] { return count("pd") == 1; })) << count("pd") << " protection domains, one device is there";
+        EXPECT_TRUE(until([&] { return count("pd") <= before; })) << count("pd") << " protection domains, there were " << before;
         listener_.close();
         tell("restore=0");
     }

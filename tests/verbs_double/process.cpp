@@ -222,6 +222,7 @@ bool act(std::string_view name, std::uint64_t value) {
         context.removed = true;
         one.current = nullptr;
         lose(context);
+        tell_async(context, IBV_EVENT_DEVICE_FATAL);  // also where no id hears of it
     } else if (name == "fatal") {
         context.removed = true;
         one.current = nullptr;
