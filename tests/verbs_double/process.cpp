@@ -161,9 +161,10 @@ Card& card(unsigned number) {
     return all[number];
 }
 
-/// A fresh context: also when a device comes back.
+/// A fresh context: also when a device comes back. The manager's library keeps all that it has opened.
 void open_card(Card& card) {
-    auto* made = new Context();
+    static auto* const opened = new std::vector<Context*>;
+    auto* made = opened->emplace_back(new Context());
     made->card = &card;
     made->device = &card;
     made->news.open();
