@@ -27,6 +27,8 @@ def known_tests():
         found |= {f"{suite}.{test}" for suite, test in re.findall(r"^TEST(?:_P|_F)?\((\w+),\s*(\w+)\)", text, re.M)}
         if source.match("tests/fuzz/*_fuzz.cpp"):
             found.add("fuzz/" + source.stem.removesuffix("_fuzz"))
+    lab = (ROOT / "tests/lab/tests.cmake").read_text(encoding="utf-8")
+    found |= {f"lab/{name}" for name in re.findall(r"^evpl_add_lab_test\(([\w.]+) ", lab, re.M)}
     for script in (ROOT / "tests").glob("*/*_test.*"):
         if script.suffix not in (".py", ".sh"):
             continue

@@ -45,3 +45,9 @@ evpl_add_lab_test(rdma.faults.veth DEVICES veth SECONDS 180 COMMAND "$<TARGET_FI
 # Programs that know nothing of evpl.
 evpl_add_lab_test(rdma.interop.veth DEVICES veth SECONDS 120 COMMAND "$<TARGET_FILE:rdma_tests> --gtest_filter=InteropTest.*")
 evpl_add_lab_test(rdma.interop.dummy DEVICES dummy SECONDS 120 NIGHT COMMAND "$<TARGET_FILE:rdma_tests> --gtest_filter=InteropTest.*")
+
+# Timers, deadlines and limits while the time of day jumps by a year.
+string(JOIN ":" by_the_clock "*LoopTest*Timer*" "*LoopTest*Periods*" "*PressureTest.Notices*/tcp" "*PressureTest.Notices*/uring" "*PressureTest.CountsIdle*/tcp"
+  "*EndTest.GivesUp*/tcp" "*LifetimeTest.Stops*/tcp")
+evpl_add_lab_test(clock.jumps DEVICES none SECONDS 120
+  COMMAND "bash tests/lab/clock_jumps.sh $<TARGET_FILE:conformance_tests> --gtest_filter='${by_the_clock}'")
