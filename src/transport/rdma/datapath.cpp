@@ -385,7 +385,11 @@ bool RdmaPort::push_outbox(RdmaLink& link) {
         last.send_flags |= IBV_SEND_SIGNALED;  // tells of those before it, too
         const bool taken = post(link, batch.requests[0]);
         last.next = next;
-        for (unsigned i = 0; i < batch.copied_count; ++i) BufferAccess::adopt(batch.copied[i], nullptr, 0).reset();
+        // The end of wrapped memory may run the program's code, which may send and flush: `batch` is free by then.
+        detail::Block* copied[SendBatch::most];
+        const unsigned copied_count = batch.copied_count;
+        std::copy_n(batch.copied, copied_count, copied);
+        for (unsigned i = 0; i < copied_count; ++i) BufferAccess::adopt(copied[i], nullptr, 0).reset();
         if (!taken) return false;
     }
     return link.outbox->empty();
