@@ -193,7 +193,8 @@ public:
     void set_limits(const QueueLimits& limits) noexcept;
     /// The connection ends with timed_out when no byte arrives for so long (forever: off, the default).
     void deadline_recv(Duration idle) noexcept;
-    /// The connection ends with timed_out when queued bytes make no progress for so long (forever: off, the default).
+    /// The connection ends with timed_out when queued bytes make no progress for so long (forever: off, the default), and none
+    /// in 10 ms more: the loop itself may have stood still, and looks once more.
     void deadline_send(Duration stalled) noexcept;
 
     // -- remote memory (caps().rma) -----------------------------------------------------------------------------

@@ -27,9 +27,12 @@ public:
     /// Asks no device yet. `release` may be null; it is called on any thread, once, and must not call the library.
     /// Errors: misuse (no bytes), out_of_memory: then nothing is called.
     static Result<Region> make(std::span<std::byte> bytes, void (*release)(void* context) = nullptr, void* context = nullptr) noexcept;
+    /// Moving leaves the other empty. Errors: none.
     Region(Region&& other) noexcept : slab_(std::exchange(other.slab_, nullptr)) {}
+    /// Lets go of what this one stands for, then takes over what the other does.
     Region& operator=(Region&& other) noexcept {
-        std::swap(slab_, other.slab_);
+        Region taken(std::move(other));
+        std::swap(slab_, taken.slab_);
         return *this;
     }
     ~Region();

@@ -163,7 +163,7 @@ Flow ConnectionState::push(Chain&& bytes, int descriptor, std::uint64_t key) noe
             begin_close(Error(Errc::out_of_memory, Step::send));
             return Flow(Flow::State::refused, Errc::out_of_memory);
         }
-        if (queued_bytes == 0 && send_stalled_ns != INT64_MAX) last_progress_ns = core.now_ns();
+        if (queued_bytes == 0 && send_stalled_ns != INT64_MAX) note_progress(core.now_ns());
         queued_bytes += size;
         if (send_stalled_ns != INT64_MAX && !deadline.is_set()) arm_deadlines();
         if (queued_bytes > limits.send_hard) [[unlikely]] {
@@ -523,7 +523,7 @@ void Connection::deadline_recv(Duration idle) noexcept {
 void Connection::deadline_send(Duration stalled) noexcept {
     auto& c = state_of(*this);
     c.send_stalled_ns = stalled.ns;
-    c.last_progress_ns = base::clock_ns();
+    c.note_progress(base::clock_ns());
     c.arm_deadlines();
 }
 

@@ -244,7 +244,7 @@ void ConnectionState::sent(std::size_t bytes) {
     queued_bytes -= bytes;
     sent_bytes += bytes;
     core.metrics.sent_bytes += bytes;
-    if (send_stalled_ns != INT64_MAX) last_progress_ns = core.now_ns();
+    if (send_stalled_ns != INT64_MAX) note_progress(core.now_ns());
     if (phase > Phase::open) return;
     if (handler->on_sent != nullptr) {
         sent_since += bytes;
@@ -581,9 +581,20 @@ void ConnectionState::deadline_due() noexcept {
         return begin_close(Error(Errc::timed_out, Step::recv, Who::peer));
     }
     if (send_stalled_ns != INT64_MAX && queued_bytes > 0 && now >= AlarmWheel::due_after(last_progress_ns, send_stalled_ns)) {
-        return begin_close(Error(Errc::timed_out, Step::send, Who::peer));
+        return stalled(now);
     }
     arm_deadlines();
+}
+
+// This loop itself may have stood still, in a callback or with its whole process: then room has come meanwhile, and nobody has looked.
+// Before the peer is blamed, what waits is offered once more, and the loop gets a few turns to hear of room.
+void ConnectionState::stalled(std::int64_t now) noexcept {
+    constexpr std::int64_t look_again_ns = 10'000'000;
+    const std::int64_t before = last_progress_ns;
+    if (phase == Phase::open) flush_outbox();
+    if (phase > Phase::open || last_progress_ns != before || queued_bytes == 0) return arm_deadlines();
+    if (std::exchange(stall_seen, true)) return begin_close(Error(Errc::timed_out, Step::send, Who::peer));
+    core.timers.set_alarm(deadline, core.now_ns(), AlarmWheel::due_after(now, look_again_ns));
 }
 
 }  // namespace evpl::core

@@ -98,6 +98,7 @@ public:
     void end_beyond_limit() noexcept;
     void end_landing() noexcept;
     void arm_deadlines() noexcept;
+    void note_progress(std::int64_t now) noexcept { last_progress_ns = now, stall_seen = false; }
     /// A receive deadline counts: we have read all there is. Not while unread bytes stop reading; that is our own time.
     bool awaits_bytes() const noexcept { return !receive_paused || inbox.count() == 0; }
     void set_pause(bool pause) noexcept;
@@ -131,6 +132,7 @@ public:
     bool drain_told = false;           ///< the port knows of that
     bool send_paused = false;          ///< a send answered pause: on_writable is owed
     bool receive_paused = false;
+    bool stall_seen = false;           ///< deadline_send was reached once without progress
     bool landing_done = false;
     bool by_frames = false;            ///< messages are cut by handler->frame
     Kind kind = Kind::stream;          ///< as in planned_caps
@@ -199,6 +201,7 @@ private:
     bool give_keys(memory::Domain& domain) noexcept;
     void land(Buffer& bytes) noexcept;
     void deadline_due() noexcept;
+    void stalled(std::int64_t now) noexcept;
     [[gnu::noinline]] void take_descriptors(std::span<const int> came) noexcept;
     void check_frame() noexcept;
     bool make_head(std::uint32_t wanted) noexcept;

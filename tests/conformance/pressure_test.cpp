@@ -214,6 +214,29 @@ TEST_P(PressureTest, KeepsConnectionsThatMakeProgress) {
     EXPECT_FALSE(client.closed());
 }
 
+// Goal: who stands still himself, in a callback or with the whole process, does not take it for the peer's stall.
+TEST_P(PressureTest, DoesNotTakeItsOwnStallForThePeers) {
+    EVPL_NEEDS(receive_pause);
+    PatternCheck check;
+    Pump pump{.total = 16u << 20};
+    PlainPeer server, client;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    server.when_recv = [](Connection&) {};
+    client.when_writable = std::ref(pump);
+    pump(*client.get());
+    ASSERT_TRUE(world.until_stuck(pump));
+    const Duration deadline = 50_ms * patience;
+    client.get()->deadline_send(deadline);
+    server.when_recv = [&](Connection& c) { check.take_all(c); };
+    check.take_all(*server.get());  // there is room now, and this loop will hear of it late
+    for (const Stopwatch watch; watch.elapsed() < deadline + 20_ms;) {}
+    EXPECT_TRUE(world.until([&] { return check.bytes >= pump.total || client.closed(); }));
+    EXPECT_FALSE(client.closed()) << client.closed_with;
+    EXPECT_TRUE(check.good);
+    EXPECT_EQ(check.bytes, pump.total);
+}
+
 // Goal: limits can be lowered below what waits already; nothing is lost.
 TEST_P(PressureTest, LosesNothingWhenLimitsAreLowered) {
     EVPL_NEEDS(receive_pause);
