@@ -589,6 +589,37 @@ TEST_F(FailureTest, MovesOnWithFewReceives) {
     }));
 }
 
+// Goal: peers who wait for receives to open do not take those of connections at work, which would stand still for good.
+TEST_F(FailureTest, LeavesConnectionsAtWorkTheirReceives) {
+    tell("remove=1");
+    tell("cqe=256,srq=64,restore=1");
+    std::deque<Pump> pumps;
+    listen_at(second_device);
+    constexpr std::size_t at_work = 6, bytes = 300'000;
+    for (std::size_t i = 0; i < at_work; ++i) {
+        open(clients_.emplace_back());
+        ASSERT_FALSE(HasFatalFailure());
+        pumps.push_back(Pump{.total = bytes, .most = 3000});
+    }
+    const auto work = [&](std::size_t i) {
+        Peer& client = clients_[i];
+        client.when_writable = std::ref(pumps[i]);
+        pumps[i](*client.get());
+    };
+    work(0);
+    EXPECT_TRUE(until([&] { return servers_[0].received.size() == bytes; }));  // now it may send more than it does
+    for (int i = 0; i < 20; ++i) {  // their deadlines are longer than we wait
+        Peer& newcomer = clients_.emplace_back();
+        auto made = evpl::connect(loop(), url_, newcomer, within(60_s));
+        ASSERT_TRUE(made.ok()) << loop().last_failure();
+        newcomer.ref = *made;
+    }
+    for (std::size_t i = 1; i < at_work; ++i) work(i);
+    for (std::size_t i = 1; i < at_work; ++i) {
+        EXPECT_TRUE(until([&] { return servers_[i].received.size() == bytes; })) << i << ": " << servers_[i].received.size();
+    }
+}
+
 // Goal: a datagram's peer whose address handle cannot be made costs the datagram, and is told; the next one arrives.
 TEST_F(FailureTest, TellsOfADatagramWithoutAnAddressHandle) {
     struct Socket {

@@ -276,15 +276,27 @@ unsigned RdmaPort::post_receives(Rail& rail, unsigned count) noexcept {
     return taken;
 }
 
-/// Lets the peer send up to `wanted` more; as many as there are receives for.
+void RdmaPort::set_aside(RdmaLink& link, std::uint32_t receives) noexcept {
+    link.rail->set_aside += receives - link.set_aside;
+    link.set_aside = receives;
+}
+
+/// Lets the peer send up to `wanted` more; as many as there are receives for. What a link uses up comes back to it first: a newcomer that took
+/// it, while others keep more than they use, would leave it without any for good.
 std::uint32_t RdmaPort::grant(RdmaLink& link, std::uint32_t wanted) noexcept {
     Rail& rail = *link.rail;
+    set_aside(link, link.set_aside == 0 ? 0 : std::max(link.granted, credits_least));
+    const unsigned others = rail.set_aside - link.set_aside + rail.own_receives;
+    const unsigned most = rail.queues->receives_most > others ? rail.queues->receives_most - others : 0;
+    if (link.set_aside == 0 && most < credits_least) return 0;
+    wanted = std::min(wanted, most > link.granted ? most - link.granted : 0);
     unsigned spare = rail.receives_out > rail.promised ? rail.receives_out - rail.promised : 0;
     if (spare < wanted) spare += post_receives(rail, wanted - spare);
     const std::uint32_t got = std::min(wanted, spare);
     rail.promised += got;
     link.granted += got;
     link.owed += got;
+    if (got > 0) set_aside(link, std::max(link.granted, credits_least));
     return got;
 }
 
@@ -298,7 +310,7 @@ void RdmaPort::settle(RdmaLink& link) {
         link.sink->ended();
     }
     if (link.state != RdmaLink::State::over && !link.receive_paused && (link.starving || link.granted <= link.target / 2)) {
-        const bool plenty = link.rail->promised < link.rail->queues->receives_most / 2;
+        const bool plenty = link.rail->set_aside < link.rail->queues->receives_most / 2;
         if (link.state == RdmaLink::State::open) link.target = plenty ? std::min(link.target * 2, link.window) : credits_least;
         if (link.target > link.granted) grant(link, link.target - link.granted);
         link.starving = link.granted < credits_least;

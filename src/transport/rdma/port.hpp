@@ -114,6 +114,7 @@ public:
     std::uint32_t credits = 0;     ///< SENDs that the peer can take
     std::uint32_t granted = 0;     ///< SENDs that the peer may send and has not
     std::uint32_t owed = 0;        ///< of these, the peer does not know of so many
+    std::uint32_t set_aside = 0;   ///< of the rail's receives: what is granted, and at least credits_least from the first grant on
     std::uint32_t target = credits_least;
     std::uint32_t window = 32;
     std::uint32_t peer_block = 0;  ///< most bytes of one SEND
@@ -212,6 +213,7 @@ struct Rail final : Watcher {
     unsigned receives_out = 0;      ///< posted and not consumed
     unsigned own_receives = 0;      ///< what raw links have posted, or will
     unsigned promised = 0;          ///< of these, granted to peers
+    unsigned set_aside = 0;         ///< by all links
     unsigned unacknowledged = 0;    ///< events of the channel
     unsigned early_count = 0;       ///< completions that arming found
     ibv_wc early[16];
@@ -333,6 +335,7 @@ private:
     void return_credits();
     void settle();
     void settle(RdmaLink& link);
+    void set_aside(RdmaLink& link, std::uint32_t receives) noexcept;
     std::uint32_t grant(RdmaLink& link, std::uint32_t wanted) noexcept;
     unsigned post_receives(Rail& rail, unsigned count) noexcept;
     bool make_ready(Rail& rail, Rail::Slot& slot) noexcept;

@@ -239,7 +239,7 @@ void RdmaPort::prepared(RdmaLink& link) {
 
 bool RdmaPort::attach(RdmaLink& link, Session& session) noexcept {
     const auto rail = rail_of(*session.queues);
-    if (rail && (*rail)->receives_out + (*rail)->own_receives + session.receives > session.queues->receives_most) {
+    if (rail && std::max((*rail)->receives_out, (*rail)->set_aside) + (*rail)->own_receives + session.receives > session.queues->receives_most) {
         end_link(link, Error(Errc::out_of_buffers, Step::connect));  // the completion queue would not hold what comes
         return false;
     }
@@ -522,7 +522,10 @@ void RdmaPort::end_link(RdmaLink& link, Error error) noexcept {
     link.error = error;
     link.starving = false;
     link.held.clear();
-    if (link.rail != nullptr) link.rail->promised -= link.granted;
+    if (link.rail != nullptr) {
+        link.rail->promised -= link.granted;
+        set_aside(link, 0);
+    }
     link.granted = link.owed = 0;
     touch(link);
     host.poll_again();
