@@ -57,9 +57,11 @@ def inject(plan):
     name = f"{program}: {call} {turn} {error}"
     if code is None:
         return f"{name}: does not end", False
-    if code < 0 or code >= 128 or (program in SCENARIOS and code != 0):
-        return f"{name}: exit code {code}: {said.strip()[-500:]}", True
     happened = "(INJECTED)" in log
+    # strace counts each thread's calls by themselves: where several threads were hit, more may be hurt than the scenario allows for.
+    judges_itself = program in SCENARIOS and log.count("(INJECTED)") <= 1
+    if code < 0 or code >= 128 or (judges_itself and code != 0):
+        return f"{name}: exit code {code}: {said.strip()[-500:]}", True
     if not happened and (turn == 1 or not (call in TIMED or program in THREADS)):
         return f"{name}: did not happen", False
     return None, happened
