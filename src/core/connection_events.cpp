@@ -587,13 +587,14 @@ void ConnectionState::deadline_due() noexcept {
 }
 
 // This loop itself may have stood still, in a callback or with its whole process: then room has come meanwhile, and nobody has looked.
-// Before the peer is blamed, what waits is offered once more, and the loop gets a few turns to hear of room.
+// Before the peer is blamed, what waits is offered once more, and the loop gets a few turns to hear of room: turns, because it may be stopped in each.
 void ConnectionState::stalled(std::int64_t now) noexcept {
-    constexpr std::int64_t look_again_ns = 10'000'000;
+    constexpr std::int64_t look_again_ns = 4'000'000;
+    constexpr std::uint8_t looks = 5;
     const std::int64_t before = last_progress_ns;
     if (phase == Phase::open) flush_outbox();
     if (phase > Phase::open || last_progress_ns != before || queued_bytes == 0) return arm_deadlines();
-    if (std::exchange(stall_seen, true)) return begin_close(Error(Errc::timed_out, Step::send, Who::peer));
+    if (++stalls_seen > looks) return begin_close(Error(Errc::timed_out, Step::send, Who::peer));
     core.timers.set_alarm(deadline, core.now_ns(), AlarmWheel::due_after(now, look_again_ns));
 }
 

@@ -98,7 +98,7 @@ public:
     void end_beyond_limit() noexcept;
     void end_landing() noexcept;
     void arm_deadlines() noexcept;
-    void note_progress(std::int64_t now) noexcept { last_progress_ns = now, stall_seen = false; }
+    void note_progress(std::int64_t now) noexcept { last_progress_ns = now, stalls_seen = 0; }
     /// A receive deadline counts: we have read all there is. Not while unread bytes stop reading; that is our own time.
     bool awaits_bytes() const noexcept { return !receive_paused || inbox.count() == 0; }
     void set_pause(bool pause) noexcept;
@@ -132,7 +132,7 @@ public:
     bool drain_told = false;           ///< the port knows of that
     bool send_paused = false;          ///< a send answered pause: on_writable is owed
     bool receive_paused = false;
-    bool stall_seen = false;           ///< deadline_send was reached once without progress
+    std::uint8_t stalls_seen = 0;      ///< deadline_send was looked at so often without progress
     bool landing_done = false;
     bool by_frames = false;            ///< messages are cut by handler->frame
     Kind kind = Kind::stream;          ///< as in planned_caps
