@@ -194,7 +194,7 @@ public:
     /// The connection ends with timed_out when no byte arrives for so long (forever: off, the default).
     void deadline_recv(Duration idle) noexcept;
     /// The connection ends with timed_out when queued bytes make no progress for so long (forever: off, the default), and none
-    /// in 20 ms more: the loop itself may have stood still, and looks again a few times.
+    /// in 20 ms more. Time in which the loop itself stood still does not count, three times at the most.
     void deadline_send(Duration stalled) noexcept;
 
     // -- remote memory (caps().rma) -----------------------------------------------------------------------------

@@ -586,15 +586,22 @@ void ConnectionState::deadline_due() noexcept {
     arm_deadlines();
 }
 
-// This loop itself may have stood still, in a callback or with its whole process: then room has come meanwhile, and nobody has looked.
-// Before the peer is blamed, what waits is offered once more, and the loop gets a few turns to hear of room: turns, because it may be stopped in each.
+// This loop itself may have stood still, in a callback or with its whole process: then room has come meanwhile, and nobody has looked. An
+// alarm that comes late tells of it, and the time counts from now, a few times at the most. Before the peer is blamed, what waits is offered
+// once more, and the loop gets a few turns to hear of room.
 void ConnectionState::stalled(std::int64_t now) noexcept {
-    constexpr std::int64_t look_again_ns = 4'000'000;
-    constexpr std::uint8_t looks = 5;
+    constexpr std::int64_t late_ns = 5'000'000, look_again_ns = 4'000'000;
+    constexpr std::uint8_t stalls_most = 3, looks_most = 5;
+    const bool late = now - AlarmWheel::due_ns(deadline) > late_ns;
     const std::int64_t before = last_progress_ns;
     if (phase == Phase::open) flush_outbox();
     if (phase > Phase::open || last_progress_ns != before || queued_bytes == 0) return arm_deadlines();
-    if (++stalls_seen > looks) return begin_close(Error(Errc::timed_out, Step::send, Who::peer));
+    if (late && own_stalls < stalls_most) {
+        ++own_stalls;
+        last_progress_ns = core.now_ns();
+        return arm_deadlines();
+    }
+    if (++looks > looks_most) return begin_close(Error(Errc::timed_out, Step::send, Who::peer));
     core.timers.set_alarm(deadline, core.now_ns(), AlarmWheel::due_after(now, look_again_ns));
 }
 

@@ -98,7 +98,7 @@ public:
     void end_beyond_limit() noexcept;
     void end_landing() noexcept;
     void arm_deadlines() noexcept;
-    void note_progress(std::int64_t now) noexcept { last_progress_ns = now, stalls_seen = 0; }
+    void note_progress(std::int64_t now) noexcept { last_progress_ns = now, own_stalls = looks = 0; }
     /// A receive deadline counts: we have read all there is. Not while unread bytes stop reading; that is our own time.
     bool awaits_bytes() const noexcept { return !receive_paused || inbox.count() == 0; }
     void set_pause(bool pause) noexcept;
@@ -132,7 +132,8 @@ public:
     bool drain_told = false;           ///< the port knows of that
     bool send_paused = false;          ///< a send answered pause: on_writable is owed
     bool receive_paused = false;
-    std::uint8_t stalls_seen = 0;      ///< deadline_send was looked at so often without progress
+    std::uint8_t own_stalls = 0;       ///< so often deadline_send was not reached for the peer's sake, without progress
+    std::uint8_t looks = 0;            ///< and so often it was looked at once more
     bool landing_done = false;
     bool by_frames = false;            ///< messages are cut by handler->frame
     Kind kind = Kind::stream;          ///< as in planned_caps

@@ -51,6 +51,8 @@ public:
     /// Due at `due_ns` or up to a tick later, never earlier; INT64_MAX: never. Sets it anew when it is set already.
     /// Cost: O(1); touches this alarm, its neighbours and the slot.
     void set(Alarm& alarm, std::int64_t now_ns, std::int64_t due_ns) noexcept;
+    /// When it is due, or was when its due_fn ran: not earlier than when it was set.
+    static std::int64_t due_ns(const Alarm& alarm) noexcept { return std::int64_t(alarm.due_tick << tick_shift); }
     /// Harmless when it is not set. Cost: O(1).
     void cancel(Alarm& alarm) noexcept;
     /// Calls due_fn of up to `budget` alarms that are due; see Wheel::expire().
