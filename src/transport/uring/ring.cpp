@@ -81,7 +81,7 @@ Result<void> Ring::open(const RingOptions& options) noexcept {
     }
     process_ = process_word();
     if (error == 0 && process_ == nullptr) error = ENOMEM;
-    process_number_ = process_ != nullptr ? *process_ : 0;
+    process_number_ = process_ != nullptr ? __atomic_load_n(process_, __ATOMIC_RELAXED) : 0;  // other threads open rings, too
     if (error == 0) return {};
     close();
     return Error::from_errno(error, Step::open);
