@@ -24,6 +24,9 @@ constexpr std::int64_t kernel_poll_ns = 20'000;
 constexpr std::int64_t trim_ns = 500'000'000;
 /// Longer than this an idle time says nothing but "long".
 constexpr std::int64_t gap_cap_spins = 4;
+/// While an outbox waits for its memory's registration the loop sleeps no longer than this: who registers rings the loop that has asked first,
+/// which may be another one, or awake still and just about to sleep.
+constexpr std::int64_t key_retry_ns = 1'000'000;
 /// What is due later than this wakes the loop by its timer's descriptor, armed once for many sleeps.
 constexpr std::int64_t long_wait_ns = 10'000'000;
 
@@ -66,6 +69,7 @@ unsigned LoopCore::sleep(std::int64_t wait_ns_max) noexcept {
         stay_awake |= armed.work_waiting;
         wait_ns_max = std::min(wait_ns_max, armed.sleep_ns_max);
     }
+    if (!unkeyed_.empty()) [[unlikely]] wait_ns_max = std::min(wait_ns_max, key_retry_ns);
     std::int64_t due = timers.next_due_ns();
     if (trim_pending_) due = std::min(due, trim_due_ns_);
     if (stay_awake) wait_ns_max = 0;
@@ -397,6 +401,7 @@ void LoopCore::arm_for_host() noexcept {
     sleeper_->hand_over();
     bool now = has_work() || control->stop_requested();
     std::int64_t due = timers.next_due_ns();
+    if (!unkeyed_.empty()) due = std::min(due, AlarmWheel::due_after(now_ns(), key_retry_ns));
     for (PortEntry* entry = ports_; memory_ports_ && entry != nullptr; entry = entry->next) {
         const transport::Armed armed = entry->port->arm();
         now |= armed.work_waiting;

@@ -253,8 +253,9 @@ TEST_P(PacketTest, StaysOpenWhenSendsFail) {
     ASSERT_TRUE(made.ok()) << world.loop().last_failure();
     client.ref = *made;
     ASSERT_TRUE(world.until([&] { return client.opens == 1; }));
+    int asked = 0;  // some transports look the peer up first, and keep only so many meanwhile
     ASSERT_TRUE(world.until([&] {
-        client.get()->send("anybody?");
+        if (++asked < 1000) client.get()->send("anybody?");
         return !client.errors.empty();
     }));
     EXPECT_EQ(client.errors[0], Errc::refused);

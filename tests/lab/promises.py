@@ -55,8 +55,8 @@ def ends_at_the_time_limit(scratch):
 
 
 def says_that_the_guest_died(scratch):
-    """A panic is told from a failing command, and the end of the console is shown."""
-    done = lab("echo before; sync; echo c >/proc/sysrq-trigger; sleep 50")
+    """A panic is told from a failing command, and the end of the console is shown. What is written right before it may be lost on its way."""
+    done = lab("echo before; sleep 2; echo c >/proc/sysrq-trigger; sleep 50")
     expect(done.returncode == guest.DIED, done.returncode, done.stderr)
     expect(b"before" in done.stdout, repr(done.stdout))
     expect(b"the guest died" in done.stderr and b"Kernel panic" in done.stderr, done.stderr.decode(errors="replace"))
