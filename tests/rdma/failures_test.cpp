@@ -5,13 +5,18 @@
 #include <infiniband/verbs.h>
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <mutex>
 #include <string>
+#include <thread>
 
+#include "core/connection_state.hpp"
 #include "evpl/evpl.hpp"
+#include "memory/domain.hpp"
 #include "support/patience.hpp"
 #include "support/pattern.hpp"
 #include "support/peer.hpp"
@@ -587,6 +592,63 @@ TEST_F(FailureTest, MovesOnWithFewReceives) {
             if (server.received.size() < 200'000) return false;
         return true;
     }));
+}
+
+// Goal: a message that waits for its memory's key is sent soon after there is one, also when nobody rings this loop for it: another loop has asked
+// first, or the ring came while this one was about to sleep.
+TEST_F(FailureTest, SendsSoonAfterItsMemoryWasRegisteredForSomebodyElse) {
+    constexpr std::uint32_t size = 100'000;
+    listen_at(first_device);
+    Peer& client = peer();
+    open(client);
+    ASSERT_FALSE(HasFatalFailure());
+    Peer& server = servers_.back();
+    const auto send = [&]() -> memory::Slab* {
+        auto bytes = loop().allocate(size);
+        if (!bytes) return nullptr;
+        std::memset(bytes->data(), 'x', size);
+        memory::Slab* const slab = memory::slab_of(*bytes);
+        client.get()->send(*std::move(bytes));
+        return slab;
+    };
+    memory::Slab* const slab = send();
+    ASSERT_NE(slab, nullptr);
+    ASSERT_TRUE(until([&] { return server.received.size() >= size; }));
+    struct Somebody {
+        std::atomic<memory::KeyState>& state;
+        int looks = 0;
+    } somebody{slab->keys[core::state_of(*client.get()).link->domain->number()].state};
+    ASSERT_EQ(somebody.state.load(), memory::KeyState::ready);
+    somebody.state.store(memory::KeyState::pending);
+    // A loop that is only woken by its looks for unused memory does not sleep so often.
+    loop().on_before_wait([](void* context, Loop&) {
+        auto& registering = *static_cast<Somebody*>(context);
+        if (++registering.looks == 10) registering.state.store(memory::KeyState::ready);
+    }, &somebody);
+    ASSERT_EQ(send(), slab);
+    std::size_t got = 0;
+    server.when_recv = [&](Connection& c) {
+        got += c.recv().size();
+        if (got >= size) c.loop().stop();
+    };
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool ended = false;
+    std::thread limit([&] {
+        std::unique_lock lock(mutex);
+        changed.wait_for(lock, std::chrono::seconds(5) * patience, [&] { return ended; });
+        loop().stop();
+    });
+    loop().run();  // sleeps as long as it likes
+    {
+        const std::lock_guard lock(mutex);
+        ended = true;
+    }
+    changed.notify_one();
+    limit.join();
+    loop().on_before_wait(nullptr, nullptr);
+    somebody.state.store(memory::KeyState::ready);
+    EXPECT_EQ(got, size);
 }
 
 // Goal: peers who wait for receives to open do not take those of connections at work, which would stand still for good.
