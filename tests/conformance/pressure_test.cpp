@@ -237,6 +237,28 @@ TEST_P(PressureTest, DoesNotTakeItsOwnStallForThePeers) {
     EXPECT_EQ(check.bytes, pump.total);
 }
 
+// Goal: a loop that is always late gets rid of a stuck peer all the same.
+TEST_P(PressureTest, EndsAStuckPeerThoughItIsAlwaysLateItself) {
+    EVPL_NEEDS(receive_pause);
+    Pump pump{.total = 64u << 20};
+    PlainPeer server, client;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    server.when_recv = [](Connection&) {};
+    client.when_writable = std::ref(pump);
+    pump(*client.get());
+    ASSERT_TRUE(world.until_stuck(pump));
+    client.get()->deadline_send(10_ms);
+    int stalls = 0;
+    for (; stalls < 50 && !client.closed(); ++stalls) {
+        for (const Stopwatch watch; watch.elapsed() < 20_ms;) {}
+        drive_for(world.loop(), 1_ms);
+    }
+    EXPECT_TRUE(client.closed());
+    EXPECT_EQ(client.closed_with, Errc::timed_out);
+    EXPECT_GT(stalls, 3) << "the loop's own stalls are counted as the peer's";
+}
+
 // Goal: limits can be lowered below what waits already; nothing is lost.
 TEST_P(PressureTest, LosesNothingWhenLimitsAreLowered) {
     EVPL_NEEDS(receive_pause);
