@@ -35,13 +35,10 @@ public:
 
     /// A few hundred bytes from elsewhere, as a slice; none: out of buffers.
     Buffer copy(const std::byte* from, std::uint32_t n) noexcept {
-        if (room(n).empty()) [[unlikely]] return {};
-        std::byte* const to = block_.data() + used_;
-        copy_small(to, from, n);
-        used_ = std::min((used_ + n + 63u) & ~63u, size_bytes);
-        detail::Block* const block = BufferAccess::block(block_);
-        ++block->refs;
-        return BufferAccess::adopt(block, to, n);
+        const std::span<std::byte> to = room(n);
+        if (to.empty()) [[unlikely]] return {};
+        copy_small(to.data(), from, n);
+        return cut(n);
     }
 
     /// Gives the block back (before a long sleep).
