@@ -46,7 +46,7 @@ public:
         }
         return *this;
     }
-    ~Buffer() {
+    ~Buffer() {  // reset() without its stores, which nobody reads
         if (block_ != nullptr && --block_->refs == 0) detail::release_block(block_);
     }
 

@@ -235,7 +235,7 @@ public:
     Remote read(const RemoteRegion& region, std::uint64_t offset, Buffer into, Until until = {}) noexcept;
     /// Writes into what the peer has exposed; gives the block back. Otherwise as read().
     Remote write(const RemoteRegion& region, std::uint64_t offset, Buffer from, Until until = {}) noexcept;
-    /// The same, and then the peer's on_written gets `word`. Errors: those of Connection::write_telling(); how the operation ended.
+    /// The same, and then the peer's on_written gets `word`; a peer that is a Stream itself does not hear of it. Errors: those of Connection::write_telling(); how the operation ended.
     Remote write_telling(const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word, Until until = {}) noexcept;
     /// Adds to a number that the peer has exposed; gives what it was before. Errors: those of Connection::fetch_add(); how it ended.
     Atomic fetch_add(const RemoteRegion& region, std::uint64_t offset, std::uint64_t add, Until until = {}) noexcept;
