@@ -356,7 +356,7 @@ bool LoopCore::run_once(std::int64_t wait_ns) noexcept {
         stopping = draining_ = false;
     } else {
         busy = turn(wait_ns);
-        if (poll_again_) poll_ports();  // the caller may be long in coming back: closes above all are not to wait for that
+        for (PortEntry* entry = ports_; poll_again_ && entry != nullptr; entry = entry->next) entry->port->hand_over();
     }
     if (nested_) arm_for_host();
     else if (sleeper_ != nullptr) sleeper_->hand_over();

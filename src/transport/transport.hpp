@@ -43,7 +43,7 @@ struct Arrival {
     std::span<const int> descriptors;///< descriptor passing: the sink takes (and must close) them
 };
 
-/// Upcalls of a link. All of them come from inside Port::poll, Sleeper::wait or Port::flush on the loop's thread, never from
+/// Upcalls of a link. All of them come from inside Port::poll, hand_over or flush, or Sleeper::wait, on the loop's thread, never from
 /// inside listen, connect, bind, pause, resume or close. A sink only takes note; the application's callbacks run later in the turn.
 /// Order: opened, then delivered/landed/sent/ended in any number, then closed once, then retired once. A link that never opens goes
 /// straight to closed.
@@ -232,6 +232,9 @@ public:
     /// The loop wants to sleep. After this the port is polled once more.
     virtual Armed arm() { return {}; }
     virtual void disarm() {}
+    /// Somebody asked for poll_again(), but the loop returns to its caller first, who may be long in coming back: what peers wait for, ends above all,
+    /// leaves now.
+    virtual void hand_over() {}
 
     // -- looking
     virtual Address remote_address(const Link&) const { return {}; }

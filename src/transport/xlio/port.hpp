@@ -137,6 +137,7 @@ public:
     PollPrice poll_price() const noexcept override { return PollPrice::memory; }
     Flushed flush(Link& link) override;
     Armed arm() override;
+    void hand_over() override { poll(0); }  // a closed socket is destroyed there
 
     // -- for listeners
     void drop_listening(XlioListening& listening) noexcept;
