@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# profile.sh: builds the library so that it notes which way it runs, and runs echo traffic over the transports of any machine.
+# profile.sh: builds the library so that it notes which way it runs, and runs echo traffic over every transport: sockets and
+# io_uring where the machine has it, RDMA and XLIO on the stand-ins that the tests use, since few machines have such devices.
 # The notes (gcc(1), -fprofile-generate) are left in build/profile/recorded; a minute or two.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 recorded=build/profile/recorded
 evpl=build/profile/bin/evpl
+bench=build/profile/bin/bench
 rm -rf "$recorded"
 scripts/build.sh profile
 out=$(mktemp -d)
@@ -45,5 +47,11 @@ for scheme in tcp uring; do
 done
 for scheme in udp uring-udp; do run "$scheme://127.0.0.1:0" hybrid "--test latency" "--test rate --size 1400"; done
 run "unix://$out/socket" hybrid "--test latency" "--test rate"
+"$evpl" perf --all --time 0.2 --warmup 0.05 >/dev/null  # inproc, too, which needs both ends in one process
+if [[ -x $bench/rdma_double ]]; then "$bench/rdma_double" --pairs 1000000 --rounds 1 --only evpl >/dev/null; fi
+for depth in 1 8; do
+    EVPL_XLIO_LIBRARY=$PWD/build/profile/tests/libxlio_double.so EVPL_XLIO_CHECK=off EVPL_XLIO_PROBE=off XLIO_DOUBLE=memory \
+        "$bench/pair" --pairs 500000 --depth "$depth" --only evpl >/dev/null
+done
 ls "$recorded"/*.gcda >/dev/null
 touch "$recorded/complete"

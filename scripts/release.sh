@@ -6,7 +6,10 @@ cd "$(dirname "$0")/.."
 
 use=''
 if [[ ${PROFILE:-on} != off ]] && "${CXX:-c++}" --version | grep -q 'Free Software Foundation'; then
-    [[ -e build/profile/recorded/complete ]] || scripts/profile.sh
+    if [[ ! -e build/profile/recorded/complete ]]; then
+        scripts/profile.sh
+        rm -rf build/release/CMakeFiles/evpl_objects.dir  # compiled by the notes before these, which ninja does not know of
+    fi
     use=use
 fi
 scripts/build.sh release -DEVPL_PROFILE="$use" "$@"

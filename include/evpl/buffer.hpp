@@ -33,16 +33,14 @@ public:
     Buffer() noexcept = default;
     /// Moving leaves the other empty. Errors: none.
     Buffer(Buffer&& other) noexcept
-        : data_(other.data_), block_(std::exchange(other.block_, nullptr)), size_(std::exchange(other.size_, 0)),
-          flags_(std::exchange(other.flags_, 0)) {}
+        : data_(other.data_), block_(std::exchange(other.block_, nullptr)), size_and_flags_(std::exchange(other.size_and_flags_, 0)) {}
     /// Ends what this one holds, then takes over what the other does.
     Buffer& operator=(Buffer&& other) noexcept {
         if (this != &other) {
             reset();
             data_ = other.data_;
             block_ = std::exchange(other.block_, nullptr);
-            size_ = std::exchange(other.size_, 0);
-            flags_ = std::exchange(other.flags_, 0);
+            size_and_flags_ = std::exchange(other.size_and_flags_, 0);
         }
         return *this;
     }
@@ -53,11 +51,11 @@ public:
     /// The first byte; may be written, also while other slices share the block. Null or dangling when empty.
     std::byte* data() const noexcept { return data_; }
     /// In bytes.
-    std::uint32_t size() const noexcept { return size_; }
+    std::uint32_t size() const noexcept { return std::uint32_t(size_and_flags_); }
     /// No bytes. A slice of no bytes may still hold a block.
-    bool empty() const noexcept { return size_ == 0; }
+    bool empty() const noexcept { return size() == 0; }
     /// The bytes, for as long as this slice lives.
-    std::span<std::byte> bytes() const noexcept { return {data_, size_}; }
+    std::span<std::byte> bytes() const noexcept { return {data_, size()}; }
     /// Holds a block. Only default-made, moved-from and reset ones do not.
     explicit operator bool() const noexcept { return block_ != nullptr; }
 
@@ -65,23 +63,23 @@ public:
     /// Errors: none; a range outside the slice is misuse and stops the program.
     /// Thread: owning loop. Cost: one plain increment.
     [[nodiscard]] Buffer share(std::uint32_t offset, std::uint32_t size_bytes) const {
-        EVPL_CHECK(offset <= size_ && size_bytes <= size_ - offset, "slice out of range", offset, size_bytes);
+        EVPL_CHECK(offset <= size() && size_bytes <= size() - offset, "slice out of range", offset, size_bytes);
         if (block_ != nullptr) ++block_->refs;
         return Buffer(block_, data_ + offset, size_bytes);
     }
     /// Another reference to the whole slice. Thread: owning loop. Cost: one plain increment.
-    [[nodiscard]] Buffer share() const { return share(0, size_); }
+    [[nodiscard]] Buffer share() const { return share(0, size()); }
 
     /// Drops `n` bytes at the front, or keeps only the first `n`. Out of range stops the program. Cost: none.
     void drop_front(std::uint32_t n) {
-        EVPL_CHECK(n <= size_, "drop_front past the end of a slice", n, size_);
+        EVPL_CHECK(n <= size(), "drop_front past the end of a slice", n, size());
         data_ += n;
-        size_ -= n;
+        size_and_flags_ -= n;
     }
     /// Keeps only the first `n` bytes; more than there are stops the program. Cost: none.
     void truncate(std::uint32_t n) {
-        EVPL_CHECK(n <= size_, "truncate beyond the end of a slice", n, size_);
-        size_ = n;
+        EVPL_CHECK(n <= size(), "truncate beyond the end of a slice", n, size());
+        size_and_flags_ -= size() - n;
     }
 
     /// Makes a Parcel, which any thread may carry, open or drop. Leaves this Buffer empty.
@@ -92,19 +90,19 @@ public:
     /// Gives the reference back now.
     void reset() noexcept {
         detail::Block* const block = std::exchange(block_, nullptr);
-        size_ = 0;
-        flags_ = 0;
+        size_and_flags_ = 0;
         if (block != nullptr && --block->refs == 0) detail::release_block(block);
     }
 
 private:
     friend struct BufferAccess;  // memory/block.hpp: the library's own constructor
-    Buffer(detail::Block* block, std::byte* data, std::uint32_t size) noexcept : data_(data), block_(block), size_(size) {}
+    Buffer(detail::Block* block, std::byte* data, std::uint32_t size) noexcept : data_(data), block_(block), size_and_flags_(size) {}
 
     std::byte* data_ = nullptr;
     detail::Block* block_ = nullptr;
-    std::uint32_t size_ = 0;
-    std::uint32_t flags_ = 0;  // marks the last slice of a message inside the library's queues
+    /// The size below, above it what marks the last slice of a message inside the library's queues. One field: two halves that were stored
+    /// one by one and are moved as a whole stall the processor until they are in the cache.
+    std::uint64_t size_and_flags_ = 0;
 };
 static_assert(sizeof(Buffer) == 24);  // four fit in a Chain without a heap block
 

@@ -17,12 +17,11 @@ struct BufferAccess {
     /// Adopts one reference on `block`.
     static Buffer adopt(detail::Block* block, std::byte* data, std::uint32_t size) noexcept { return Buffer(block, data, size); }
     static detail::Block* block(const Buffer& buffer) noexcept { return buffer.block_; }
-    static std::uint32_t flags(const Buffer& buffer) noexcept { return buffer.flags_; }
-    static void set_flags(Buffer& buffer, std::uint32_t flags) noexcept { buffer.flags_ = flags; }
+    static std::uint32_t flags(const Buffer& buffer) noexcept { return std::uint32_t(buffer.size_and_flags_ >> 32); }
+    static void set_flags(Buffer& buffer, std::uint32_t flags) noexcept { buffer.size_and_flags_ = buffer.size() | std::uint64_t(flags) << 32; }
     /// Gives up the reference without releasing it.
     static detail::Block* detach(Buffer& buffer) noexcept {
-        buffer.size_ = 0;
-        buffer.flags_ = 0;
+        buffer.size_and_flags_ = 0;
         return std::exchange(buffer.block_, nullptr);
     }
     static Parcel parcel(detail::Block* block, std::byte* data, std::uint32_t size) noexcept { return Parcel(block, data, size); }

@@ -395,10 +395,9 @@ Parcel Buffer::pack() && {
         carried = here != nullptr ? here->make_proxy(block_) : nullptr;
         if (carried == nullptr) return {};
     }
-    Parcel parcel = BufferAccess::parcel(carried, data_, size_);
+    Parcel parcel = BufferAccess::parcel(carried, data_, size());
     block_ = nullptr;  // its reference is the proxy's now
-    size_ = 0;
-    flags_ = 0;
+    size_and_flags_ = 0;
     return parcel;
 }
 

@@ -144,6 +144,12 @@ void RdmaPort::take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std:
     if (!valid) return end_link(link, Error(Errc::protocol_error, Step::recv, Who::peer));
     if (link.message_bytes > message_bytes_most) return end_link(link, Error(Errc::too_large, Step::recv, Who::peer));
     if (end_of_message) link.message_bytes = 0;
+    if (end_of_message && bytes - 1 < copied_bytes_most && is_prompt(link)) [[likely]] {
+        Buffer& payload = next_fresh(link) = block_.copy(rail.slots[slot].block.data(), bytes);
+        if (!payload) [[unlikely]] return end_link(link, Error(Errc::out_of_buffers, Step::recv));
+        ++fresh_.count;
+        return;
+    }
     Buffer& block = rail.slots[slot].block;
     Buffer payload;
     if (bytes > copied_bytes_most) {
@@ -157,15 +163,26 @@ void RdmaPort::take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std:
     deliver(link, std::move(payload), end_of_message);
 }
 
+/// The sink is told at once of what comes for the link.
+bool RdmaPort::is_prompt(const RdmaLink& link) const noexcept {
+    return !link.receive_paused && link.held.empty() && link.state != RdmaLink::State::connecting;
+}
+
+/// Where the link's next small message goes. What came before for another one has been told.
+Buffer& RdmaPort::next_fresh(RdmaLink& link) {
+    if (fresh_.link != &link && fresh_.count > 0) deliver_fresh();
+    fresh_.link = &link;
+    return fresh_.messages[fresh_.count];
+}
+
 void RdmaPort::deliver(RdmaLink& link, Buffer&& bytes, bool end_of_message, std::uint32_t invalidated_key) {
-    if (link.receive_paused || !link.held.empty() || link.state == RdmaLink::State::connecting) {
+    if (!is_prompt(link)) {
         if (!link.held.push({std::move(bytes), end_of_message, invalidated_key})) end_link(link, Error(Errc::out_of_memory, Step::recv));
         return;
     }
     if (end_of_message && invalidated_key == 0 && bytes.size() - 1 < copied_bytes_most) [[likely]] {
-        if (fresh_.link != &link && fresh_.count > 0) deliver_fresh();
-        fresh_.link = &link;
-        fresh_.messages[fresh_.count++] = std::move(bytes);
+        next_fresh(link) = std::move(bytes);
+        ++fresh_.count;
         return;
     }
     if (fresh_.count > 0) deliver_fresh();

@@ -342,6 +342,8 @@ private:
     bool fill(Rail& rail, Buffer& block, std::uint32_t block_bytes, std::uint32_t& lkey) noexcept;
     bool may_post(const RdmaLink& link, std::uint32_t kept) const noexcept;
     unsigned send_room(const RdmaLink& link) const noexcept;
+    bool is_prompt(const RdmaLink& link) const noexcept;
+    Buffer& next_fresh(RdmaLink& link);
     void deliver_fresh();
     bool push_outbox(RdmaLink& link);
     void gather_small(RdmaLink& link, SendBatch& batch, unsigned room) noexcept;
