@@ -25,7 +25,7 @@ fuzz() {
     mkdir -p "${corpora[0]}"
     [[ ! -d tests/fuzz/corpus/$name ]] || corpora+=("tests/fuzz/corpus/$name")
     [[ ! -f tests/fuzz/$name.dict ]] || dictionary=("-dict=tests/fuzz/$name.dict")
-    "$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+    "$program" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
         "${dictionary[@]}" -artifact_prefix="build/fuzz/found/$name-" "${corpora[@]}" </dev/null >"$results/$name.log" 2>&1 || touch "$results/$name.failed"
     local runs
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$results/$name.log")

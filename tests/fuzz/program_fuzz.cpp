@@ -1,6 +1,7 @@
 // Goal: no sequence of calls breaks a promise: each connection ends once, bytes are an exact prefix, nothing is kept.
 // Method: the input is a program for the simulated network (tests/sim): 4 bytes of seed for the network and its faults, a byte for the number
 // of loops, then 8 bytes a step. The fuzzer looks for sequences where the seeds of tests/sim draw them.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -11,6 +12,8 @@ namespace evpl::sim_test {
 namespace {
 
 constexpr std::size_t steps_max = 48;
+// Of all sends of a program together: the net may split them into pieces of a few bytes, and up to ten handlers do the same.
+constexpr std::uint32_t sent_bytes_max = 64 << 10;
 
 Act simple_act(std::uint8_t byte) {
     // As any_simple(): not one that plans another.
@@ -32,6 +35,11 @@ Step step_from(const std::uint8_t* at) {
     return step;
 }
 
+bool sends(const Step& step) {
+    const bool plans = step.act >= Act::defer && step.act <= Act::timer;
+    return step.when != When::script && (plans ? step.later : step.act) <= Act::send_parcel;
+}
+
 Script script_from(const std::uint8_t* data, std::size_t size) {
     Script script;
     for (unsigned i = 0; i < 4; ++i) script.seed = script.seed << 8 | data[i];
@@ -41,7 +49,12 @@ Script script_from(const std::uint8_t* data, std::size_t size) {
     script.loops = 1 + data[4] % 3;
     script.steps.push_back({.act = Act::listen});
     script.steps.push_back({.act = Act::connect});
-    for (std::size_t at = 5; at + 8 <= size && script.steps.size() < steps_max; at += 8) script.steps.push_back(step_from(data + at));
+    std::uint32_t left = sent_bytes_max;
+    for (std::size_t at = 5; at + 8 <= size && script.steps.size() < steps_max; at += 8) {
+        Step step = step_from(data + at);
+        if (sends(step)) left -= step.a = std::min(step.a, left);
+        script.steps.push_back(step);
+    }
     return script;
 }
 

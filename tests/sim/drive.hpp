@@ -57,10 +57,10 @@ bool run_until(transport::SimNet& net, std::span<Loop* const> loops, Duration mo
     const std::int64_t until = net.now_ns() + most.ns;
     std::int64_t tick = tick_least;
     for (;;) {
-        const std::uint64_t upcalls = net.stats().upcalls;
+        const std::uint64_t upcalls = net.upcalls();
         if (!run_until_quiet(net, loops)) return false;
         if (done() || net.now_ns() >= until) return true;
-        const bool happened = net.stats().upcalls != upcalls || net.next_event_ns() <= net.now_ns() + tick;
+        const bool happened = net.upcalls() != upcalls || net.next_event_ns() <= net.now_ns() + tick;
         tick = happened ? tick_least : std::min(tick * 2, tick_most);
         const std::int64_t next = std::min({net.next_event_ns(), net.now_ns() + tick, until});
         net.advance(Duration::of_ns(next - net.now_ns()));

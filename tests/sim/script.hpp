@@ -85,7 +85,7 @@ inline const char* name_of(Act act) {
 struct Step {
     When when = When::script;
     std::uint8_t who = 0;    ///< reactions: of handlers whose number has this remainder by `whos`
-    std::uint8_t round = 0;  ///< reactions: from the how-manieth event of that kind on
+    std::uint8_t round = 0;  ///< reactions: at the how-manieth event of that kind
     Act act = Act::pass;
     Act later = Act::flush;  ///< what defer, post and timer do
     std::uint32_t a = 0, b = 0;

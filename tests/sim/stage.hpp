@@ -75,7 +75,7 @@ private:
     void send_other(Act act, const Step& step, Connection& peer);
 
     Stage& stage_;
-    std::array<std::uint8_t, unsigned(When::count_)> rounds_{};
+    std::array<std::uint32_t, unsigned(When::count_)> rounds_{};  // wide: one that wraps lets a program feed itself for ever
     bool reading_ = true, landing_ = false;
     Chain held_;
 };
@@ -120,7 +120,7 @@ private:
 
     Stage& stage_;
     Note& note_;
-    std::array<std::uint8_t, unsigned(When::count_)> rounds_{};
+    std::array<std::uint32_t, unsigned(When::count_)> rounds_{};  // wide: one that wraps lets a program feed itself for ever
     Address last_from_;
 };
 

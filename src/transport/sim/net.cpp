@@ -141,6 +141,8 @@ SimStats SimNet::stats() const noexcept {
     return stats;
 }
 
+std::uint64_t SimNet::upcalls() const noexcept { return world_->counted.upcalls; }
+
 void SimNet::cut_links() {
     for (sim::SimPort* port : world_->ports) {
         if (port == nullptr) continue;

@@ -108,7 +108,10 @@ public:
     void cut_links();
     void silence_links();
 
+    /// Walks all links and all that is under way.
     SimStats stats() const noexcept;
+    /// SimStats::upcalls, at the cost of reading it.
+    std::uint64_t upcalls() const noexcept;
     /// A digest of all upcalls so far: kind, link, detail, bytes and time.
     std::uint64_t trace_hash() const noexcept;
     /// `trace` is told of each upcall right before it is made. Null: nobody.
