@@ -89,8 +89,8 @@ function(evpl_profile target)
   endif()
 endfunction()
 
-# What checks the library rather than being it. Under sanitizers the optimiser takes three times as long over a test's code as the
-# test takes to run: it gets EVPL_CHECK_FLAGS, the library does not.
+# What checks the library rather than being it. The optimiser, and the checks that UBSan adds to every access, take longer over a test's
+# code than the test takes to run: it gets EVPL_CHECK_FLAGS, the library does not.
 function(evpl_compile_as_check target)
   evpl_compile_like_us(${target})
   separate_arguments(flags UNIX_COMMAND "${EVPL_CHECK_FLAGS}")

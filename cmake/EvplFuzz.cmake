@@ -28,7 +28,7 @@ endif()
 # The program of a target, and in front of the library's objects those of further sources.
 function(evpl_fuzz_program program target folder)
   add_executable(${program} ${PROJECT_SOURCE_DIR}/tests/fuzz/${target}.cpp ${evpl_${target}_sources} ${ARGN})
-  evpl_compile_like_us(${program})
+  evpl_compile_as_check(${program})
   set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/${folder})
   target_include_directories(${program} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
   target_link_libraries(${program} PRIVATE evpl_static fmt::fmt-header-only GTest::gtest Threads::Threads)

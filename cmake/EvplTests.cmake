@@ -190,18 +190,29 @@ if(TARGET capi_c_test)
   evpl_add_script_test(capi/plain_c TIMEOUT 60 LABELS capi COMMAND capi_c_test)
 endif()
 
+# Those that neither load the machine nor measure: they may run beside others.
+set(evpl_quiet_scripts abi docs install lab xlio)
+# Those that run nothing of what was built here: one kind of build is enough.
+set(evpl_static_scripts abi docs install lab race)
 file(GLOB script_tests CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests
   ${PROJECT_SOURCE_DIR}/tests/*/*_test.py ${PROJECT_SOURCE_DIR}/tests/*/*_test.sh)
 foreach(script IN LISTS script_tests)
   cmake_path(GET script PARENT_PATH folder)
   cmake_path(GET script STEM name)
+  if(EVPL_SANITIZE AND folder IN_LIST evpl_static_scripts)
+    continue()
+  endif()
+  set(serial SERIAL)
+  if(folder IN_LIST evpl_quiet_scripts)
+    set(serial "")
+  endif()
   set(interpreter bash)
   if(script MATCHES "\\.py$")
     # Before ctest loses its patience, SIGABRT makes Python write the stacks of all its threads.
     math(EXPR watchdog_s "120 * ${EVPL_TIMEOUT_FACTOR} - 10")
     set(interpreter timeout --signal=ABRT --kill-after=5 ${watchdog_s} ${Python3_EXECUTABLE} -X faulthandler)
   endif()
-  evpl_add_script_test(${folder}/${name} TIMEOUT 120 LABELS ${folder} SERIAL
+  evpl_add_script_test(${folder}/${name} TIMEOUT 120 LABELS ${folder} ${serial}
     COMMAND ${interpreter} ${PROJECT_SOURCE_DIR}/tests/${script})
 endforeach()
 

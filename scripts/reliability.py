@@ -15,7 +15,8 @@ HEAD = """# What may go wrong, and what proves that it does no harm
 
 Made by `scripts/reliability.py` from `docs/reliability.toml`; do not edit. For every row holds: the process never crashes, aborts or hangs; memory is bounded
 and comes back; each operation ends exactly once, with success or a named error; delivered bytes are an exact prefix of the sent ones; other connections do not
-notice. All tests run plain, under AddressSanitizer and UBSan, and under ThreadSanitizer, except where a test says why not.
+notice. All tests run plain, under AddressSanitizer and UBSan, and under ThreadSanitizer (fuzz targets, which have
+one thread, not there), except where a test says why not.
 
 """
 
