@@ -13,6 +13,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "core/connection_state.hpp"
 #include "evpl/evpl.hpp"
@@ -454,6 +455,35 @@ TEST_F(FailureTest, NamesMemoryThatCannotBeRegistered) {
     listen_at(first_device);
     open(next);
     expect_alive(next, servers_.back());
+}
+
+// Goal: a small message that comes when the loop has no memory left ends its own connection by name, and no other one.
+TEST_F(FailureTest, NamesAMessageForWhichThereIsNoMemory) {
+    LoopOptions options;
+    options.mode = Mode::event;
+    options.stall = 60_s;
+    options.memory_bytes_max = 64u << 20;
+    loop_.emplace(options);
+    Peer& other = peer();
+    Peer& client = peer();
+    listen_at(first_device, "?mode=msg");
+    open(other);
+    ASSERT_FALSE(HasFatalFailure());
+    Peer& other_server = servers_.back();
+    open(client);
+    ASSERT_FALSE(HasFatalFailure());
+    Peer& server = servers_.back();
+    const std::string message(500, 'm');                         // so few bytes are copied
+    for (int i = 0; i < 1200; ++i) client.get()->send(message);  // to a buffer of 256 KiB, which they do not fit
+    std::vector<Buffer> held;
+    while (auto more = loop().allocate(256u << 10)) held.push_back(*std::move(more));
+    EXPECT_GT(held.size(), 10u);
+    EXPECT_TRUE(until([&] { return client.closed() && server.closed(); }));
+    EXPECT_EQ(server.closed_with, Errc::out_of_buffers);
+    EXPECT_EQ(server.closed_with.step(), Step::recv);
+    EXPECT_EQ(client.closed_with, Errc::reset);
+    held.clear();
+    expect_alive(other, other_server);
 }
 
 // Goal: where the device has no atomics nobody is promised any, and asking says so.
