@@ -141,8 +141,7 @@ void expire_all(benchmark::State& state) {  // per timer: moved down the levels,
         core::TimerWheel wheel;
         Random random;
         std::int64_t now_ns = 0;
-        for (std::uint32_t i = 0; i < count; ++i)
-            wheel.add(now_ns, equal ? 30'000'000'000 : random.delay().ns, [&runs] { ++runs; });
+        for (std::uint32_t i = 0; i < count; ++i) wheel.add(now_ns, equal ? 30'000'000'000 : random.delay().ns, [&runs] { ++runs; });
         state.ResumeTiming();
         while (wheel.timers() > 0) {
             now_ns = std::max(now_ns, wheel.next_due_ns());
@@ -152,8 +151,7 @@ void expire_all(benchmark::State& state) {  // per timer: moved down the levels,
         }
     }
     state.SetItemsProcessed(std::int64_t(runs));
-    state.counters["ns_per_timer"] =
-        benchmark::Counter(double(runs) / 1e9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+    state.counters["ns_per_timer"] = benchmark::Counter(double(runs) / 1e9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
     state.counters["longest_us"] = double(longest_ns) / 1000;  // bar: 200 on a quiet machine
 }
 BENCHMARK(expire_all)->Args({100'000, 0})->Args({100'000, 1})->Unit(benchmark::kMillisecond);

@@ -191,9 +191,9 @@ if(TARGET capi_c_test)
 endif()
 
 # Those that neither load the machine nor measure: they may run beside others.
-set(evpl_quiet_scripts abi docs install lab xlio)
+set(evpl_quiet_scripts abi docs install lab style xlio)
 # Those that run nothing of what was built here: one kind of build is enough.
-set(evpl_static_scripts abi docs install lab race)
+set(evpl_static_scripts abi docs install lab race style)
 file(GLOB script_tests CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests
   ${PROJECT_SOURCE_DIR}/tests/*/*_test.py ${PROJECT_SOURCE_DIR}/tests/*/*_test.sh)
 foreach(script IN LISTS script_tests)

@@ -31,8 +31,7 @@ void close_peer(Peer& peer) {
 }
 
 void accept_all(int listener) {
-    for (int fd; (fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK)) >= 0;)
-        watch(*new Peer{fd, {}}, EPOLLIN, EPOLL_CTL_ADD);
+    for (int fd; (fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK)) >= 0;) watch(*new Peer{fd, {}}, EPOLLIN, EPOLL_CTL_ADD);
 }
 
 void send_unsent(Peer& peer) {
@@ -79,12 +78,9 @@ int main(int argc, char** argv) {
     for (epoll_event ready[256];;) {
         for (int i = 0, count = epoll_wait(poller, ready, 256, timeout_ms); i < count; ++i) {
             Peer& peer = *static_cast<Peer*>(ready[i].data.ptr);
-            if (&peer == &listener)
-                accept_all(peer.fd);
-            else if (peer.unsent.empty())
-                echo(peer);
-            else
-                send_unsent(peer);
+            if (&peer == &listener) accept_all(peer.fd);
+            else if (peer.unsent.empty()) echo(peer);
+            else send_unsent(peer);
         }
     }
 }

@@ -25,8 +25,7 @@ public:
 
     bool push(const Message& message) {
         const auto at = head_.load(std::memory_order_relaxed);
-        if (at - tail_seen_ == slots && at - (tail_seen_ = tail_.load(std::memory_order_acquire)) == slots)
-            return false;
+        if (at - tail_seen_ == slots && at - (tail_seen_ = tail_.load(std::memory_order_acquire)) == slots) return false;
         messages_[at % slots] = message;
         head_.store(at + 1, std::memory_order_release);
         return true;
@@ -83,6 +82,6 @@ void measure(const char* name, double seconds, RoundTrip&& round_trip) {
     }
     std::sort(took_ns.begin(), took_ns.end());
     const auto at = [&](double q) { return took_ns[std::size_t(q * double(took_ns.size() - 1))]; };
-    printf("{\"name\": \"%s\", \"round_trips\": %zu, \"mean_ns\": %.1f, \"p50_ns\": %lld, \"p99_ns\": %lld}\n", name,
-           took_ns.size(), double(last - begin) / double(took_ns.size()), (long long)at(0.5), (long long)at(0.99));
+    printf("{\"name\": \"%s\", \"round_trips\": %zu, \"mean_ns\": %.1f, \"p50_ns\": %lld, \"p99_ns\": %lld}\n", name, took_ns.size(),
+           double(last - begin) / double(took_ns.size()), (long long)at(0.5), (long long)at(0.99));
 }

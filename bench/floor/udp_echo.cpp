@@ -41,8 +41,7 @@ void ready_to_send(mmsghdr& message) {
     message.msg_hdr.msg_iov->iov_len = message.msg_len;
     cmsghdr* note = message.msg_hdr.msg_controllen ? CMSG_FIRSTHDR(&message.msg_hdr) : nullptr;
     int segment = 0;
-    if (note && note->cmsg_level == IPPROTO_UDP && note->cmsg_type == UDP_GRO)
-        memcpy(&segment, CMSG_DATA(note), sizeof segment);
+    if (note && note->cmsg_level == IPPROTO_UDP && note->cmsg_type == UDP_GRO) memcpy(&segment, CMSG_DATA(note), sizeof segment);
     if (segment == 0 || unsigned(segment) >= message.msg_len) {
         message.msg_hdr.msg_controllen = 0;
         return;

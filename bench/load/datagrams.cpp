@@ -128,8 +128,7 @@ private:
     // A merged arrival is a whole number of our datagrams: all of them have the same size.
     void take(Channel& channel, const char* bytes, std::size_t size, std::int64_t now) {
         const std::size_t one = options_.size_bytes;
-        if (size % one != 0 || (!options_.gso && size != one))
-            errno = 0, fail("a datagram came back with another size");
+        if (size % one != 0 || (!options_.gso && size != one)) errno = 0, fail("a datagram came back with another size");
         for (std::size_t at = 0; at < size; at += one) {
             std::uint64_t number;
             std::memcpy(&number, bytes + at, sizeof number);

@@ -29,18 +29,11 @@ int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
     allow_all_descriptors();
     if (options.pin_cpu >= 0) pin_to(options.pin_cpu);
-    if (options.mode == "closed")
-        load::run_closed(options);
-    else if (options.mode == "turns")
-        load::run_turns(options);
-    else if (options.mode == "open")
-        load::run_open(options);
-    else if (options.mode == "stream")
-        load::run_stream(options);
-    else if (options.mode == "connect")
-        load::run_connect(options);
-    else if (options.mode == "udp")
-        load::run_udp(options);
-    else
-        load::run_hold(options);
+    if (options.mode == "closed") load::run_closed(options);
+    else if (options.mode == "turns") load::run_turns(options);
+    else if (options.mode == "open") load::run_open(options);
+    else if (options.mode == "stream") load::run_stream(options);
+    else if (options.mode == "connect") load::run_connect(options);
+    else if (options.mode == "udp") load::run_udp(options);
+    else load::run_hold(options);
 }

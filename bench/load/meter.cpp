@@ -53,8 +53,7 @@ void Meter::report() const {
     const double seconds = double(window_end_ns_ - window_begin_ns_) / 1e9;
     const double server_cpu_ns = double(server_end_.cpu_ns - server_begin_.cpu_ns);
     // A stream has blocks instead of requests.
-    const double requests =
-        options_.mode == "stream" ? double(bytes_) / options_.size_bytes : double(latencies_.total());
+    const double requests = options_.mode == "stream" ? double(bytes_) / options_.size_bytes : double(latencies_.total());
     const struct {
         const char* name;
         double value;
@@ -83,8 +82,7 @@ void Meter::report() const {
         {"server_private_kib_after", double(after_.private_kib)},
     };
     if (options_.json) std::printf("{\"mode\": \"%s\"", options_.mode.c_str());
-    for (const auto& [name, value] : figures)
-        std::printf(options_.json ? ", \"%s\": %.6g" : "%-28s %.6g\n", name, value);
+    for (const auto& [name, value] : figures) std::printf(options_.json ? ", \"%s\": %.6g" : "%-28s %.6g\n", name, value);
     if (options_.json) std::puts("}");
 }
 

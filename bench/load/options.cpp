@@ -37,8 +37,7 @@ sockaddr_in parse_target(const std::string& text) {
     const auto colon = text.rfind(':');
     sockaddr_in address{};
     address.sin_family = AF_INET;
-    if (colon == std::string::npos || inet_pton(AF_INET, text.substr(0, colon).c_str(), &address.sin_addr) != 1)
-        usage("--target wants IPV4:PORT, not", text);
+    if (colon == std::string::npos || inet_pton(AF_INET, text.substr(0, colon).c_str(), &address.sin_addr) != 1) usage("--target wants IPV4:PORT, not", text);
     address.sin_port = htons(std::uint16_t(std::atoi(text.c_str() + colon + 1)));
     return address;
 }
@@ -52,8 +51,7 @@ bool known_mode(std::string_view mode) {
 void check(const Options& o) {
     if (!known_mode(o.mode)) usage("unknown mode", o.mode);
     if (o.target.sin_port == 0) usage("--target is missing");
-    if (o.connections == 0 || o.size_bytes == 0 || o.depth == 0 || o.seconds <= 0 || o.gap_us <= 0)
-        usage("counts, sizes and times are greater than zero");
+    if (o.connections == 0 || o.size_bytes == 0 || o.depth == 0 || o.seconds <= 0 || o.gap_us <= 0) usage("counts, sizes and times are greater than zero");
     if (o.mode == "udp" && (o.size_bytes < 8 || o.size_bytes > 1472)) usage("udp: --size is 8 to 1472");
     if (o.mode == "stream" && o.window_bytes < o.size_bytes) usage("stream: --window is at least --size");
     if (o.mode == "turns" && (o.active == 0 || o.active > o.connections)) usage("turns: --active is 1 to --connections");
@@ -67,49 +65,28 @@ Options parse_options(int argc, char** argv) {
     Options o;
     o.mode = argv[1];
     int i = 2;
-    const auto value = [&]() -> const char* {
-        return i + 1 < argc ? argv[++i] : (usage("a value is missing after", argv[i]), nullptr);
-    };
+    const auto value = [&]() -> const char* { return i + 1 < argc ? argv[++i] : (usage("a value is missing after", argv[i]), nullptr); };
     for (; i < argc; ++i) {
         const std::string_view name = argv[i];
-        if (name == "--target")
-            o.target = parse_target(value());
-        else if (name == "--connections")
-            o.connections = unsigned(std::atoi(value()));
-        else if (name == "--size")
-            o.size_bytes = std::uint32_t(std::atoi(value()));
-        else if (name == "--depth")
-            o.depth = unsigned(std::atoi(value()));
-        else if (name == "--active")
-            o.active = unsigned(std::atoi(value()));
-        else if (name == "--window")
-            o.window_bytes = std::strtoull(value(), nullptr, 10);
-        else if (name == "--gap-us")
-            o.gap_us = std::atof(value());
-        else if (name == "--rate")
-            o.gap_us = 1e6 / std::atof(value());
-        else if (name == "--poisson")
-            o.poisson = true;
-        else if (name == "--requests")
-            o.requests = std::strtoull(value(), nullptr, 10);
-        else if (name == "--seconds")
-            o.seconds = std::atof(value());
-        else if (name == "--warmup")
-            o.warmup_s = std::atof(value());
-        else if (name == "--pin")
-            o.pin_cpu = std::atoi(value());
-        else if (name == "--spin")
-            o.spin = true;
-        else if (name == "--linger0")
-            o.linger0 = true;
-        else if (name == "--gso")
-            o.gso = true;
-        else if (name == "--server-pid")
-            o.server_pid = std::atoi(value());
-        else if (name == "--json")
-            o.json = true;
-        else
-            usage("unknown option", name);
+        if (name == "--target") o.target = parse_target(value());
+        else if (name == "--connections") o.connections = unsigned(std::atoi(value()));
+        else if (name == "--size") o.size_bytes = std::uint32_t(std::atoi(value()));
+        else if (name == "--depth") o.depth = unsigned(std::atoi(value()));
+        else if (name == "--active") o.active = unsigned(std::atoi(value()));
+        else if (name == "--window") o.window_bytes = std::strtoull(value(), nullptr, 10);
+        else if (name == "--gap-us") o.gap_us = std::atof(value());
+        else if (name == "--rate") o.gap_us = 1e6 / std::atof(value());
+        else if (name == "--poisson") o.poisson = true;
+        else if (name == "--requests") o.requests = std::strtoull(value(), nullptr, 10);
+        else if (name == "--seconds") o.seconds = std::atof(value());
+        else if (name == "--warmup") o.warmup_s = std::atof(value());
+        else if (name == "--pin") o.pin_cpu = std::atoi(value());
+        else if (name == "--spin") o.spin = true;
+        else if (name == "--linger0") o.linger0 = true;
+        else if (name == "--gso") o.gso = true;
+        else if (name == "--server-pid") o.server_pid = std::atoi(value());
+        else if (name == "--json") o.json = true;
+        else usage("unknown option", name);
     }
     check(o);
     return o;

@@ -83,11 +83,9 @@ void verify(const char* bytes, std::size_t size, std::uint64_t position) {
     constexpr std::size_t sample = 64;
     const char* expected = pattern() + position % pattern_period;
     const std::size_t middle = size / 2;
-    const bool same = size <= 4 * sample
-                          ? std::memcmp(bytes, expected, size) == 0
-                          : std::memcmp(bytes, expected, sample) == 0 &&
-                                std::memcmp(bytes + middle, expected + middle, sample) == 0 &&
-                                std::memcmp(bytes + size - sample, expected + size - sample, sample) == 0;
+    const bool same = size <= 4 * sample ? std::memcmp(bytes, expected, size) == 0
+                                         : std::memcmp(bytes, expected, sample) == 0 && std::memcmp(bytes + middle, expected + middle, sample) == 0 &&
+                                               std::memcmp(bytes + size - sample, expected + size - sample, sample) == 0;
     if (same) [[likely]]
         return;
     errno = 0;

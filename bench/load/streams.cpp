@@ -114,8 +114,7 @@ void run_turns(const Options& options) {
             streams.pump(stream);
         }
         while (waiting > 0 && meter.running(now_ns()))
-            streams.turn(options.spin ? 0 : 100,
-                         [&](Stream& stream, std::int64_t now) { waiting -= settle(stream, meter, options.size_bytes, now); });
+            streams.turn(options.spin ? 0 : 100, [&](Stream& stream, std::int64_t now) { waiting -= settle(stream, meter, options.size_bytes, now); });
     }
     meter.report();
 }
@@ -128,8 +127,7 @@ void run_open(const Options& options) {
     double next_ns = double(now_ns());
     std::size_t turn = 0;
     for (std::int64_t now = now_ns(); meter.running(now); now = now_ns()) {
-        for (; double(now) >= next_ns;
-             next_ns += options.gap_us * 1e3 * (options.poisson ? exponential(random) : 1.0)) {
+        for (; double(now) >= next_ns; next_ns += options.gap_us * 1e3 * (options.poisson ? exponential(random) : 1.0)) {
             Stream& stream = streams[turn++ % options.connections];
             begin_requests(stream, 1, options.size_bytes, std::int64_t(next_ns));
             streams.pump(stream);

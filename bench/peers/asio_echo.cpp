@@ -13,18 +13,16 @@ class Session : public std::enable_shared_from_this<Session> {
 public:
     explicit Session(tcp::socket socket) : socket_(std::move(socket)) {}
     void receive() {
-        socket_.async_read_some(asio::buffer(bytes_),
-                                [self = shared_from_this()](std::error_code error, std::size_t got) {
-                                    if (!error) self->reply(got);
-                                });
+        socket_.async_read_some(asio::buffer(bytes_), [self = shared_from_this()](std::error_code error, std::size_t got) {
+            if (!error) self->reply(got);
+        });
     }
 
 private:
     void reply(std::size_t got) {
-        asio::async_write(socket_, asio::buffer(bytes_, got),
-                          [self = shared_from_this()](std::error_code error, std::size_t) {
-                              if (!error) self->receive();
-                          });
+        asio::async_write(socket_, asio::buffer(bytes_, got), [self = shared_from_this()](std::error_code error, std::size_t) {
+            if (!error) self->receive();
+        });
     }
     tcp::socket socket_;
     char bytes_[64 * 1024];  // Asio reads ahead into the session's own buffer, so each has one

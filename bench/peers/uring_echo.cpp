@@ -14,7 +14,10 @@
 namespace {
 constexpr unsigned buffer_bytes = 16 << 10, buffers = 512;
 enum Kind : unsigned long { k_accept, k_receive, k_send };
-struct Piece { unsigned short buffer; unsigned at, end; };
+struct Piece {
+    unsigned short buffer;
+    unsigned at, end;
+};
 struct Peer {
     int fd;
     std::deque<Piece> unsent;  // the first one is being sent

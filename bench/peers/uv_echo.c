@@ -27,10 +27,8 @@ static void close_peer(uv_stream_t* peer) {
 }
 
 static void on_written(uv_write_t* write, int status) {
-    if (status < 0)
-        close_peer(write->handle);
-    else
-        uv_read_start(write->handle, on_alloc, on_read);
+    if (status < 0) close_peer(write->handle);
+    else uv_read_start(write->handle, on_alloc, on_read);
     free(write);
 }
 
@@ -80,12 +78,9 @@ static void tune(uv_tcp_t* listener) {
 int main(int argc, char** argv) {
     int port = 0, spin = 0;
     for (int i = 1; i < argc; ++i) {
-        if (!strcmp(argv[i], "--spin"))
-            spin = 1;
-        else if (!strcmp(argv[i], "--port") && i + 1 < argc)
-            port = atoi(argv[++i]);
-        else
-            return fprintf(stderr, "usage: %s [--port N] [--spin]\n", argv[0]), 2;
+        if (!strcmp(argv[i], "--spin")) spin = 1;
+        else if (!strcmp(argv[i], "--port") && i + 1 < argc) port = atoi(argv[++i]);
+        else return fprintf(stderr, "usage: %s [--port N] [--spin]\n", argv[0]), 2;
     }
     signal(SIGPIPE, SIG_IGN); /* libuv leaves this to its user */
     uv_loop_t* loop = uv_default_loop();

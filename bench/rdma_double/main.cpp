@@ -70,7 +70,9 @@ struct Result {
 
 /// The function's name is what profilers are told to look at.
 template <class Exchange>
-[[gnu::noinline]] void counted(std::uint64_t pairs, Exchange& exchange) { exchange(pairs); }
+[[gnu::noinline]] void counted(std::uint64_t pairs, Exchange& exchange) {
+    exchange(pairs);
+}
 
 /// Runs `exchange(pairs)` and counts.
 template <class Exchange>
@@ -140,8 +142,7 @@ public:
     void exchange(std::uint64_t pairs) {
         send(ids_[0]->qp, depth);
         for (std::uint64_t done = 0; done < pairs;) done += turn(done + depth < pairs);
-        while (turn(false) > 0) {
-        }
+        while (turn(false) > 0) {}
     }
 
 private:

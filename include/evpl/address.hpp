@@ -17,9 +17,9 @@ struct Address {
     enum class Family : std::uint16_t { none = 0, ipv4 = 4, ipv6 = 6 };
 
     Family family = Family::none;  ///< none: an empty address
-    std::uint16_t port = 0;       ///< host byte order
-    std::uint32_t scope = 0;      ///< IPv6 zone index, else 0
-    std::uint8_t bytes[16] = {};  ///< network byte order; IPv4 uses the first four
+    std::uint16_t port = 0;        ///< host byte order
+    std::uint32_t scope = 0;       ///< IPv6 zone index, else 0
+    std::uint8_t bytes[16] = {};   ///< network byte order; IPv4 uses the first four
 
     /// From numbers and punctuation only, "127.0.0.1" or "::1" or "fe80::1%2". Errors: bad_endpoint.
     static Result<Address> parse(std::string_view host, std::uint16_t port) noexcept;

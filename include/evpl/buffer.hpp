@@ -15,11 +15,11 @@ class Parcel;
 namespace detail {
 /// The descriptor of one block of memory. Not part of the promises; here only so that moves and shares are inline.
 struct Block {
-    std::byte* data;         ///< first byte of the block
-    std::uint32_t refs;      ///< plain count: a block is counted by one loop only
-    std::uint32_t kind;      ///< who takes it back, see memory/block.hpp
-    void* owner;             ///< slab, origin block or wrapper, by kind
-    Block* next;             ///< free and return lists
+    std::byte* data;     ///< first byte of the block
+    std::uint32_t refs;  ///< plain count: a block is counted by one loop only
+    std::uint32_t kind;  ///< who takes it back, see memory/block.hpp
+    void* owner;         ///< slab, origin block or wrapper, by kind
+    Block* next;         ///< free and return lists
 };
 /// The last reference is gone. Out of line: the cold half of ~Buffer.
 void release_block(Block* block) noexcept;

@@ -32,7 +32,8 @@ public:
         return *this;
     }
     ~Chain() {
-        if (!is_inline()) [[unlikely]] clear();
+        if (!is_inline()) [[unlikely]]
+            clear();
         for (Buffer *slice = slices_, *last = slice + count_; slice != last; ++slice) slice->~Buffer();
     }
 
@@ -87,7 +88,8 @@ private:
     }
     bool grow(std::uint32_t wanted) noexcept;
     void take(Chain& other) noexcept {
-        if (!other.is_inline()) [[unlikely]] return take_array(other);
+        if (!other.is_inline()) [[unlikely]]
+            return take_array(other);
         count_ = std::exchange(other.count_, 0);
         Buffer* from = other.slices_;
         for (Buffer *to = slices_, *last = to + count_; to != last; ++to, ++from) new (to) Buffer(std::move(*from));

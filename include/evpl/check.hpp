@@ -7,10 +7,10 @@ namespace evpl {
 
 /// A broken rule that would corrupt memory: what was checked, where, and up to two values.
 struct CheckFailure {
-    const char* what;  ///< the broken rule, in words
-    const char* file;  ///< of the check
-    int line;  ///< of the check
-    std::uint64_t first;  ///< first of the values that broke it
+    const char* what;      ///< the broken rule, in words
+    const char* file;      ///< of the check
+    int line;              ///< of the check
+    std::uint64_t first;   ///< first of the values that broke it
     std::uint64_t second;  ///< the second
 };
 
@@ -28,7 +28,6 @@ namespace detail {
 #pragma GCC visibility pop
 
 /// Our own or our caller's mistake, never the outside world's: logs the values and stops the program.
-#define EVPL_CHECK(condition, what, first, second)                                                                      \
-    (static_cast<bool>(condition)                                                                                       \
-         ? static_cast<void>(0)                                                                                         \
-         : ::evpl::detail::check_failed({what, __FILE__, __LINE__, std::uint64_t(first), std::uint64_t(second)}))
+#define EVPL_CHECK(condition, what, first, second)                                                                                                             \
+    (static_cast<bool>(condition) ? static_cast<void>(0)                                                                                                       \
+                                  : ::evpl::detail::check_failed({what, __FILE__, __LINE__, std::uint64_t(first), std::uint64_t(second)}))

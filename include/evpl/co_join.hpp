@@ -20,8 +20,8 @@ namespace detail {
 /// Those who wait beside each other for one parent.
 struct Join {
     Promise* parent = nullptr;
-    std::size_t left = 0;      ///< so many have to end
-    bool starting = true;      ///< the parent is below us on the stack
+    std::size_t left = 0;          ///< so many have to end
+    bool starting = true;          ///< the parent is below us on the stack
     std::size_t first = SIZE_MAX;  ///< who ended first
     void arrived(std::size_t index) noexcept {
         if (first == SIZE_MAX) first = index;
@@ -174,13 +174,23 @@ public:
         for (std::size_t i = 0; i <= sizeof...(Same); ++i) {
             if (i != first) this->branches_[i].destroy();
         }
-        std::apply([&](auto&... task) { std::size_t i = 0; ((i++ != first ? drop(task) : void()), ...); }, this->tasks_);
+        std::apply(
+            [&](auto&... task) {
+                std::size_t i = 0;
+                ((i++ != first ? drop(task) : void()), ...);
+            },
+            this->tasks_);
         if (this->branches_[first].thrown()) std::rethrow_exception(this->branches_[first].thrown());
         if constexpr (std::is_void_v<T>) {
             return {first};
         } else {
             Room<T>* won = nullptr;
-            std::apply([&](auto&... room) { std::size_t i = 0; ((i++ == first ? void(won = &room) : void()), ...); }, this->rooms_);
+            std::apply(
+                [&](auto&... room) {
+                    std::size_t i = 0;
+                    ((i++ == first ? void(won = &room) : void()), ...);
+                },
+                this->rooms_);
             return {first, won->take()};
         }
     }
@@ -203,10 +213,8 @@ detail::All<T...> when_all(Task<T>... tasks) {
 /// destroyed where they wait. An operation destroyed so has consumed nothing; a remote read or write goes on without it. None of them may
 /// cancel() a token another one of them waits with. Await it where it is made. Cost and errors: as when_all(). Thread: one loop's.
 template <class T, class... Same>
-    requires(std::is_same_v<T, Same> && ...)
-detail::Any<T, Same...> when_any(Task<T> task, Task<Same>... tasks) {
-    return detail::Any<T, Same...>(std::move(task), std::move(tasks)...);
-}
+    requires(std::is_same_v<T, Same>&&...)
+detail::Any<T, Same...> when_any(Task<T> task, Task<Same>... tasks) { return detail::Any<T, Same...>(std::move(task), std::move(tasks)...); }
 
 }  // namespace evpl::co
 #pragma GCC visibility pop

@@ -167,8 +167,7 @@ public:
     class RecvInto : detail::Wait {
     public:
         /// The library's own.
-        RecvInto(detail::StreamState& state, Buffer target, Until until) noexcept
-            : state_(state), block_(std::move(target)), until_(until) {}
+        RecvInto(detail::StreamState& state, Buffer target, Until until) noexcept : state_(state), block_(std::move(target)), until_(until) {}
         ~RecvInto();
         bool await_ready() const noexcept { return false; }
         template <class P>
@@ -195,8 +194,7 @@ public:
     class Room : detail::Wait {
     public:
         /// The library's own.
-        Room(detail::StreamState& state, bool all, bool wait, Errc refused, Until until) noexcept
-            : state_(state), until_(until), all_(all), wait_(wait) {
+        Room(detail::StreamState& state, bool all, bool wait, Errc refused, Until until) noexcept : state_(state), until_(until), all_(all), wait_(wait) {
             if (refused != Errc::none) error = Error(refused, Step::send);
         }
         bool await_ready() noexcept { return !wait_ || ended() || ready(); }
@@ -235,7 +233,8 @@ public:
     Remote read(const RemoteRegion& region, std::uint64_t offset, Buffer into, Until until = {}) noexcept;
     /// Writes into what the peer has exposed; gives the block back. Otherwise as read().
     Remote write(const RemoteRegion& region, std::uint64_t offset, Buffer from, Until until = {}) noexcept;
-    /// The same, and then the peer's on_written gets `word`; a peer that is a Stream itself does not hear of it. Errors: those of Connection::write_telling(); how the operation ended.
+    /// The same, and then the peer's on_written gets `word`; a peer that is a Stream itself does not hear of it. Errors: those of Connection::write_telling();
+    /// how the operation ended.
     Remote write_telling(const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word, Until until = {}) noexcept;
     /// Adds to a number that the peer has exposed; gives what it was before. Errors: those of Connection::fetch_add(); how it ended.
     Atomic fetch_add(const RemoteRegion& region, std::uint64_t offset, std::uint64_t add, Until until = {}) noexcept;

@@ -23,12 +23,12 @@ const char* name_of(ConfigOrigin origin) noexcept;
 
 /// One setting as Config::describe shows it. Everything is valid during that call only.
 struct ConfigValue {
-    std::string_view name;    ///< "loop.spin", "tcp.keepalive_idle": a group or scheme, a point, the name of the field or URL option
-    std::string_view value;   ///< the value in force, as one would write it; may be empty
-    std::string_view help;    ///< one line: what it is
-    std::string_view range;   ///< what may be written
+    std::string_view name;                         ///< "loop.spin", "tcp.keepalive_idle": a group or scheme, a point, the name of the field or URL option
+    std::string_view value;                        ///< the value in force, as one would write it; may be empty
+    std::string_view help;                         ///< one line: what it is
+    std::string_view range;                        ///< what may be written
     ConfigOrigin origin = ConfigOrigin::built_in;  ///< who set it
-    std::string_view where;   ///< "limits.conf:3", "EVPL_LOOP_SPIN"; empty for a default and for the program
+    std::string_view where;                        ///< "limits.conf:3", "EVPL_LOOP_SPIN"; empty for a default and for the program
 };
 
 /// One thing that is wrong in the configuration. Valid during the call that shows it.

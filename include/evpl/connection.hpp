@@ -140,8 +140,8 @@ public:
     /// Drops n unread bytes at the front (all, when there are fewer).
     void consume(std::size_t n) noexcept;
     /// The next `target.size()` bytes land in the caller's block, without a copy where the transport can. on_recv comes when it
-    /// is full, or when the peer has ended before: it is then shorter. landed() gives it back (empty before). Errors: misuse while another one is under way, for an empty target, on a
-    /// message transport and with a `frame` callback.
+    /// is full, or when the peer has ended before: it is then shorter. landed() gives it back (empty before). Errors: misuse while another one is under way,
+    /// for an empty target, on a message transport and with a `frame` callback.
     Result<void> recv_into(Buffer target) noexcept;
     /// The buffer of recv_into, once it is full or the peer has ended; empty before.
     Buffer landed() noexcept;
@@ -209,8 +209,8 @@ public:
     /// Writes `from` to the peer's region at `offset`. Otherwise as read().
     Result<OperationId> write(const RemoteRegion& region, std::uint64_t offset, Buffer from) noexcept;
     /// The same, and then tells the peer: its on_written gets `word` once the bytes are in its memory, in the order of these writes. What we sent
-    /// before and is no longer queued() is in its inbox by then; on_recv tells of what we send later only afterwards. A peer that does not read is not told, either.
-    /// Errors: as write(); not_supported where caps().remote_tells is false.
+    /// before and is no longer queued() is in its inbox by then; on_recv tells of what we send later only afterwards. A peer that does not read is not told,
+    /// either. Errors: as write(); not_supported where caps().remote_tells is false.
     Result<OperationId> write_telling(const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) noexcept;
     /// Adds to the 8 bytes at `offset` of what the peer has exposed with Access::atomic: one number in its machine's byte order, at an address
     /// that is a multiple of 8. The completion's `value` is what was there before. No two atomics on the same bytes cut into each other when they

@@ -16,8 +16,8 @@ struct DatagramMetrics;
 
 /// One received datagram.
 struct Packet {
-    Buffer bytes;  ///< its contents
-    Address from;  ///< who sent it
+    Buffer bytes;            ///< its contents
+    Address from;            ///< who sent it
     Address to;              ///< where it was sent to (packet info); family none when unknown
     bool truncated = false;  ///< it was larger than the receive block; the rest is lost
 };

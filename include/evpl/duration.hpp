@@ -17,7 +17,11 @@ struct Duration {
 
     /// From a duration with `count()` and `period` (num, den in seconds). Rounds towards zero.
     template <class Other>
-        requires requires(const Other& d) { d.count(); Other::period::num; Other::period::den; }
+        requires requires(const Other& d) {
+            d.count();
+            Other::period::num;
+            Other::period::den;
+        }
     constexpr Duration(const Other& other) noexcept
         : ns(static_cast<std::int64_t>(other.count() * (1'000'000'000.0L * Other::period::num / Other::period::den))) {}
 
@@ -39,9 +43,7 @@ constexpr Duration operator""_ns(unsigned long long n) noexcept { return Duratio
 constexpr Duration operator""_us(unsigned long long n) noexcept { return Duration::of_ns(std::int64_t(n) * 1'000); }
 constexpr Duration operator""_ms(unsigned long long n) noexcept { return Duration::of_ns(std::int64_t(n) * 1'000'000); }
 constexpr Duration operator""_s(unsigned long long n) noexcept { return Duration::of_ns(std::int64_t(n) * 1'000'000'000); }
-constexpr Duration operator""_min(unsigned long long n) noexcept {
-    return Duration::of_ns(std::int64_t(n) * 60'000'000'000);
-}
+constexpr Duration operator""_min(unsigned long long n) noexcept { return Duration::of_ns(std::int64_t(n) * 60'000'000'000); }
 }  // namespace literals
 
 /// How long an operation may take, counted from the call that receives it.

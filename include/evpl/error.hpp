@@ -60,8 +60,7 @@ class Error {
 public:
     constexpr Error() noexcept = default;
     /// Made by the library, and by programs that end a connection with a reason of their own.
-    constexpr Error(Errc code, Step step = Step::none, Who who = Who::local, std::int32_t os = 0) noexcept
-        : code_(code), step_(step), who_(who), os_(os) {}
+    constexpr Error(Errc code, Step step = Step::none, Who who = Who::local, std::int32_t os = 0) noexcept : code_(code), step_(step), who_(who), os_(os) {}
 
     /// From an errno value: the code that fits it, and who usually causes it.
     static Error from_errno(int os, Step step) noexcept;

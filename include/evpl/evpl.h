@@ -73,8 +73,20 @@ typedef enum evpl_errc {
 
 /** In which step it happened. */
 typedef enum evpl_step {
-    EVPL_STEP_NONE, EVPL_STEP_PARSE, EVPL_STEP_RESOLVE, EVPL_STEP_OPEN, EVPL_STEP_BIND, EVPL_STEP_LISTEN, EVPL_STEP_ACCEPT,
-    EVPL_STEP_CONNECT, EVPL_STEP_TLS, EVPL_STEP_SEND, EVPL_STEP_RECV, EVPL_STEP_REMOTE, EVPL_STEP_CLOSE, EVPL_STEP_LOOP
+    EVPL_STEP_NONE,
+    EVPL_STEP_PARSE,
+    EVPL_STEP_RESOLVE,
+    EVPL_STEP_OPEN,
+    EVPL_STEP_BIND,
+    EVPL_STEP_LISTEN,
+    EVPL_STEP_ACCEPT,
+    EVPL_STEP_CONNECT,
+    EVPL_STEP_TLS,
+    EVPL_STEP_SEND,
+    EVPL_STEP_RECV,
+    EVPL_STEP_REMOTE,
+    EVPL_STEP_CLOSE,
+    EVPL_STEP_LOOP
 } evpl_step;
 
 /** Who caused it. */
@@ -112,35 +124,51 @@ EVPL_API const char* evpl_version(void);
 
 /* -- handles and values -------------------------------------------------------------------------------------------- */
 
-typedef struct evpl_loop evpl_loop;               /**< one event loop; evpl_loop_new, or of a thread or pool */
-typedef struct evpl_listener evpl_listener;       /**< accepts connections while it lives; evpl_listen */
-typedef struct evpl_connection evpl_connection;   /**< the loop's; valid until its on_close returns */
-typedef struct evpl_datagram evpl_datagram;       /**< the loop's; valid until its on_close returns */
-typedef struct evpl_completion evpl_completion;   /**< valid inside on_completed */
-typedef struct evpl_thread evpl_thread;           /**< a thread that runs a loop; evpl_thread_start */
-typedef struct evpl_pool evpl_pool;               /**< threads that run loops; evpl_pool_start */
+typedef struct evpl_loop evpl_loop;                   /**< one event loop; evpl_loop_new, or of a thread or pool */
+typedef struct evpl_listener evpl_listener;           /**< accepts connections while it lives; evpl_listen */
+typedef struct evpl_connection evpl_connection;       /**< the loop's; valid until its on_close returns */
+typedef struct evpl_datagram evpl_datagram;           /**< the loop's; valid until its on_close returns */
+typedef struct evpl_completion evpl_completion;       /**< valid inside on_completed */
+typedef struct evpl_thread evpl_thread;               /**< a thread that runs a loop; evpl_thread_start */
+typedef struct evpl_pool evpl_pool;                   /**< threads that run loops; evpl_pool_start */
 typedef struct evpl_pool_listener evpl_pool_listener; /**< listeners on the threads of a pool */
-typedef struct evpl_local evpl_local;             /**< one object per thread of a pool; the pool's */
-typedef struct evpl_endpoint evpl_endpoint;       /**< a parsed URL; evpl_endpoint_parse */
+typedef struct evpl_local evpl_local;                 /**< one object per thread of a pool; the pool's */
+typedef struct evpl_endpoint evpl_endpoint;           /**< a parsed URL; evpl_endpoint_parse */
 
 /* Values, see the rules above. Room is reserved so that their size stays. */
 /** A slice of registered memory, one reference on its block. */
-typedef struct evpl_buffer { uint64_t opaque[4]; /**< the library's */ } evpl_buffer;
+typedef struct evpl_buffer {
+    uint64_t opaque[4]; /**< the library's */
+} evpl_buffer;
 /** A sequence of slices: what recv gives and send takes. */
-typedef struct evpl_chain { uint64_t opaque[20]; /**< the library's */ } evpl_chain;
+typedef struct evpl_chain {
+    uint64_t opaque[20]; /**< the library's */
+} evpl_chain;
 /** A buffer on its way to another thread. */
-typedef struct evpl_parcel { uint64_t opaque[4]; /**< the library's */ } evpl_parcel;
+typedef struct evpl_parcel {
+    uint64_t opaque[4]; /**< the library's */
+} evpl_parcel;
 /** A timer that runs. */
-typedef struct evpl_timer { uint64_t opaque[4]; /**< the library's */ } evpl_timer;
+typedef struct evpl_timer {
+    uint64_t opaque[4]; /**< the library's */
+} evpl_timer;
 /** A watched descriptor. */
-typedef struct evpl_watch { uint64_t opaque[4]; /**< the library's */ } evpl_watch;
+typedef struct evpl_watch {
+    uint64_t opaque[4]; /**< the library's */
+} evpl_watch;
 /* Names without keeping: copy and compare them freely, on any thread. */
 /** Names a loop. */
-typedef struct evpl_loop_ref { uint64_t opaque[2]; /**< the library's */ } evpl_loop_ref;
+typedef struct evpl_loop_ref {
+    uint64_t opaque[2]; /**< the library's */
+} evpl_loop_ref;
 /** Names a connection. */
-typedef struct evpl_connection_ref { uint64_t opaque[2]; /**< the library's */ } evpl_connection_ref;
+typedef struct evpl_connection_ref {
+    uint64_t opaque[2]; /**< the library's */
+} evpl_connection_ref;
 /** Names a datagram socket. */
-typedef struct evpl_datagram_ref { uint64_t opaque[2]; /**< the library's */ } evpl_datagram_ref;
+typedef struct evpl_datagram_ref {
+    uint64_t opaque[2]; /**< the library's */
+} evpl_datagram_ref;
 
 /** An IP address with a port, or nothing (family 0). */
 typedef struct evpl_address {
@@ -179,21 +207,21 @@ typedef struct evpl_frame {
 
 /** The events of a connection; null ones cost nothing. The library's own table: a call goes straight to these functions. */
 typedef struct evpl_handler {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
-    void (*on_open)(void* self, evpl_connection* peer);                    /**< it may send now */
-    void (*on_recv)(void* self, evpl_connection* peer);                    /**< new bytes or messages are queued */
-    void (*on_writable)(void* self, evpl_connection* peer);                /**< the outbox has drained to the low mark */
-    void (*on_sent)(void* self, evpl_connection* peer, size_t bytes);      /**< so many bytes' buffers are free again */
-    void (*on_end)(void* self, evpl_connection* peer);                     /**< the peer has finished; null: drain and close */
+    uint32_t size_bytes;                                                            /**< of this struct, as the caller knows it */
+    void (*on_open)(void* self, evpl_connection* peer);                             /**< it may send now */
+    void (*on_recv)(void* self, evpl_connection* peer);                             /**< new bytes or messages are queued */
+    void (*on_writable)(void* self, evpl_connection* peer);                         /**< the outbox has drained to the low mark */
+    void (*on_sent)(void* self, evpl_connection* peer, size_t bytes);               /**< so many bytes' buffers are free again */
+    void (*on_end)(void* self, evpl_connection* peer);                              /**< the peer has finished; null: drain and close */
     void (*on_completed)(void* self, evpl_connection* peer, evpl_completion* done); /**< a remote operation has ended */
-    void (*on_close)(void* self, evpl_connection* peer, evpl_error why);   /**< exactly once, always last */
-    evpl_frame (*frame)(void* self, evpl_bytes head);                      /**< cuts a stream into messages */
-    void (*on_written)(void* self, evpl_connection* peer, uint32_t word);  /**< the peer has written to exposed memory, and says so */
+    void (*on_close)(void* self, evpl_connection* peer, evpl_error why);            /**< exactly once, always last */
+    evpl_frame (*frame)(void* self, evpl_bytes head);                               /**< cuts a stream into messages */
+    void (*on_written)(void* self, evpl_connection* peer, uint32_t word);           /**< the peer has written to exposed memory, and says so */
 } evpl_handler;
 
 /** The events of a datagram socket. */
 typedef struct evpl_datagram_handler {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
+    uint32_t size_bytes;                                                   /**< of this struct, as the caller knows it */
     void (*on_open)(void* self, evpl_datagram* socket);                    /**< the name of a connected socket is resolved */
     void (*on_recv)(void* self, evpl_datagram* socket);                    /**< datagrams are queued */
     void (*on_writable)(void* self, evpl_datagram* socket);                /**< the outbox has drained to the low mark */
@@ -203,7 +231,7 @@ typedef struct evpl_datagram_handler {
 
 /** A state of its own for each connection, instead of one shared self. */
 typedef struct evpl_factory {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
+    uint32_t size_bytes;  /**< of this struct, as the caller knows it */
     uint32_t state_bytes; /**< room in the connection's own allocation, aligned to 16, up to 64 KiB; 0: none */
     void* context;        /**< given to build and drop */
     /** On the accepting loop's thread: fills *state, the self of this connection (room at first). An error refuses the peer.
@@ -219,7 +247,7 @@ typedef enum evpl_mode { EVPL_HYBRID, EVPL_POLL, EVPL_EVENT } evpl_mode; /**< po
 
 /** Zero: the default, named in loop.hpp. Names are copied. */
 typedef struct evpl_loop_options {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
+    uint32_t size_bytes;       /**< of this struct, as the caller knows it */
     uint32_t mode;             /**< evpl_mode */
     int64_t spin_ns;           /**< hybrid: longest time to poll before sleeping */
     uint64_t memory_bytes_max; /**< slabs this loop may hold */
@@ -277,8 +305,7 @@ EVPL_API bool evpl_timer_pending(const evpl_timer* timer);
 
 enum { EVPL_READ = 1, EVPL_WRITE = 2, EVPL_FAULT = 4 }; /**< what a descriptor is ready for */
 /** Watches a foreign descriptor, level-triggered, for EVPL_READ, EVPL_WRITE or both. Errors: those of epoll_ctl(2), misuse. */
-EVPL_API evpl_error evpl_watch_fd(evpl_loop* loop, int fd, uint8_t wanted, void (*ready)(void* context, uint8_t what), void* context,
-                                  evpl_watch* watch);
+EVPL_API evpl_error evpl_watch_fd(evpl_loop* loop, int fd, uint8_t wanted, void (*ready)(void* context, uint8_t what), void* context, evpl_watch* watch);
 /** Stops watching; close the descriptor only afterwards. */
 EVPL_API void evpl_watch_cancel(evpl_watch* watch);
 
@@ -294,8 +321,7 @@ EVPL_API evpl_error evpl_loop_on_turn_end(evpl_loop* loop, evpl_hook hook, void*
  * the last reference is gone. What `buffer` held is released. Errors: out_of_buffers, out_of_memory, too_large, misuse. */
 EVPL_API evpl_error evpl_allocate(evpl_loop* loop, uint32_t size, evpl_buffer* buffer);
 EVPL_API evpl_error evpl_copy(evpl_loop* loop, const void* bytes, size_t size, evpl_buffer* buffer);
-EVPL_API evpl_error evpl_wrap(evpl_loop* loop, void* bytes, size_t size, void (*release)(void* context), void* context,
-                              evpl_buffer* buffer);
+EVPL_API evpl_error evpl_wrap(evpl_loop* loop, void* bytes, size_t size, void (*release)(void* context), void* context, evpl_buffer* buffer);
 /** First byte and size of the slice. */
 EVPL_API void* evpl_buffer_data(const evpl_buffer* buffer);
 EVPL_API uint32_t evpl_buffer_size(const evpl_buffer* buffer);
@@ -342,8 +368,7 @@ EVPL_API evpl_error evpl_limit_process_memory(uint64_t bytes);
  * Cost: allocations and system calls. */
 EVPL_API evpl_error evpl_listen(evpl_loop* loop, const char* url, const evpl_handler* handler, void* self, evpl_listener** listener);
 /** The same, with a state for each connection. After an error drop was called, except after misuse. */
-EVPL_API evpl_error evpl_listen_each(evpl_loop* loop, const char* url, const evpl_handler* handler, const evpl_factory* factory,
-                                     evpl_listener** listener);
+EVPL_API evpl_error evpl_listen_each(evpl_loop* loop, const char* url, const evpl_handler* handler, const evpl_factory* factory, evpl_listener** listener);
 /** As really bound, port 0 replaced by the real one; valid while the listener lives. */
 EVPL_API evpl_text evpl_listener_url(const evpl_listener* listener);
 EVPL_API uint16_t evpl_listener_port(const evpl_listener* listener);
@@ -356,8 +381,7 @@ EVPL_API evpl_error evpl_listener_free(evpl_listener* listener);
 
 /** Starts a connection that ends with timed_out when it is not open after within_ns (0: 30 s). After an error nothing was created and no
  * callback follows; after success all news comes by callback. `connection` (may be null) names it. Errors: those of evpl::connect(). */
-EVPL_API evpl_error evpl_connect(evpl_loop* loop, const char* url, const evpl_handler* handler, void* self, int64_t within_ns,
-                                 evpl_connection_ref* connection);
+EVPL_API evpl_error evpl_connect(evpl_loop* loop, const char* url, const evpl_handler* handler, void* self, int64_t within_ns, evpl_connection_ref* connection);
 /** The same, with a state of the connection's own. The factory's build runs before anything is sent, inside this call: there
  * evpl_connection_set_private_data has its place. After an error drop was called, except after misuse. */
 EVPL_API evpl_error evpl_connect_each(evpl_loop* loop, const char* url, const evpl_handler* handler, const evpl_factory* factory, int64_t within_ns,
@@ -428,11 +452,11 @@ EVPL_API evpl_error evpl_connection_close(evpl_connection* peer, evpl_error reas
 /** How much may wait in a connection's queues; zero: unchanged. */
 typedef struct evpl_queue_limits {
     uint32_t size_bytes; /**< of this struct, as the caller knows it */
-    uint32_t receive;   /**< unread bytes that stop reading */
-    uint32_t send_low;  /**< on_writable comes at or below */
-    uint32_t send_high; /**< send answers pause from here */
-    uint32_t send_hard; /**< a send past this ends the connection with send_limit */
-    uint32_t message;   /**< largest framed message */
+    uint32_t receive;    /**< unread bytes that stop reading */
+    uint32_t send_low;   /**< on_writable comes at or below */
+    uint32_t send_high;  /**< send answers pause from here */
+    uint32_t send_hard;  /**< a send past this ends the connection with send_limit */
+    uint32_t message;    /**< largest framed message */
 } evpl_queue_limits;
 EVPL_API evpl_error evpl_connection_limits(const evpl_connection* peer, evpl_queue_limits* limits);
 EVPL_API evpl_error evpl_connection_set_limits(evpl_connection* peer, const evpl_queue_limits* limits);
@@ -464,13 +488,11 @@ EVPL_API evpl_error evpl_connection_expose(evpl_connection* peer, evpl_buffer* r
 EVPL_API evpl_error evpl_connection_revoke(evpl_connection* peer, const evpl_remote_region* region);
 /** Fills the buffer (taken) from the peer's region at offset, or writes it there; on_completed tells how it ended, once, and gives it
  * back. `id` may be null. Errors: not_supported, misuse. */
-EVPL_API evpl_error evpl_connection_read(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* into,
-                                         uint64_t* id);
-EVPL_API evpl_error evpl_connection_write(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from,
-                                          uint64_t* id);
+EVPL_API evpl_error evpl_connection_read(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* into, uint64_t* id);
+EVPL_API evpl_error evpl_connection_write(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from, uint64_t* id);
 /** The same, and then the peer's on_written gets `word`. Errors: as write; not_supported where caps.remote_tells is false. */
-EVPL_API evpl_error evpl_connection_write_telling(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from,
-                                                  uint32_t word, uint64_t* id);
+EVPL_API evpl_error evpl_connection_write_telling(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from, uint32_t word,
+                                                  uint64_t* id);
 /** evpl_connection_send, and the peer's device takes back what the peer has exposed by `key` (caps.remote_invalidate). */
 EVPL_API evpl_flow evpl_connection_send_invalidating(evpl_connection* peer, evpl_chain* chain, uint64_t key);
 /** The key that the message taken last has taken back; 0: none. */
@@ -478,8 +500,8 @@ EVPL_API uint64_t evpl_connection_invalidated_key(const evpl_connection* peer);
 /** Adds to 8 bytes of the peer's, a number at a multiple of 8, or makes it `desired` if it is `expected`; evpl_completion_value is what was
  * there before. Errors: not_supported where caps.remote_atomics is false, misuse, out_of_buffers. */
 EVPL_API evpl_error evpl_connection_fetch_add(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t add, uint64_t* id);
-EVPL_API evpl_error evpl_connection_compare_swap(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t expected,
-                                                 uint64_t desired, uint64_t* id);
+EVPL_API evpl_error evpl_connection_compare_swap(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t expected, uint64_t desired,
+                                                 uint64_t* id);
 EVPL_API uint64_t evpl_completion_id(const evpl_completion* done);
 /** How the operation ended; misuse for null. */
 EVPL_API evpl_error evpl_completion_error(const evpl_completion* done);
@@ -492,10 +514,9 @@ EVPL_API evpl_error evpl_completion_take(evpl_completion* done, evpl_buffer* buf
 
 /** Opens a socket bound to url (open when this returns), or connected to it. `socket` (may be null) names it.
  * Errors: those of evpl::bind() and evpl::connect_datagram() in datagram.hpp, misuse. */
-EVPL_API evpl_error evpl_bind(evpl_loop* loop, const char* url, const evpl_datagram_handler* handler, void* self,
-                              evpl_datagram_ref* socket);
-EVPL_API evpl_error evpl_connect_datagram(evpl_loop* loop, const char* url, const evpl_datagram_handler* handler, void* self,
-                                          int64_t within_ns, evpl_datagram_ref* socket);
+EVPL_API evpl_error evpl_bind(evpl_loop* loop, const char* url, const evpl_datagram_handler* handler, void* self, evpl_datagram_ref* socket);
+EVPL_API evpl_error evpl_connect_datagram(evpl_loop* loop, const char* url, const evpl_datagram_handler* handler, void* self, int64_t within_ns,
+                                          evpl_datagram_ref* socket);
 EVPL_API evpl_datagram_ref evpl_datagram_get_ref(const evpl_datagram* socket);
 EVPL_API evpl_datagram* evpl_datagram_get(evpl_datagram_ref ref);
 EVPL_API evpl_loop* evpl_datagram_loop(const evpl_datagram* socket);
@@ -526,7 +547,7 @@ EVPL_API evpl_error evpl_datagram_close(evpl_datagram* socket);
 
 /** How a thread runs its loop. Zero: the default. */
 typedef struct evpl_thread_options {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
+    uint32_t size_bytes;           /**< of this struct, as the caller knows it */
     uint32_t cpu_plus_one;         /**< pin to this CPU, counted from 1; 0: not pinned */
     const evpl_loop_options* loop; /**< may be null */
     const char* name;              /**< first 15 bytes, copied */
@@ -549,7 +570,7 @@ typedef enum evpl_spread { EVPL_SPREAD_AUTOMATIC, EVPL_SHARE_PORT, EVPL_HAND_OUT
 
 /** How the threads of a pool run their loops. Zero: the default. */
 typedef struct evpl_pool_options {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
+    uint32_t size_bytes;           /**< of this struct, as the caller knows it */
     uint32_t threads;              /**< 0: one per CPU this process may use */
     const evpl_loop_options* loop; /**< may be null */
     const char* name;              /**< threads are called "name-0", ...; first 10 bytes, copied */
@@ -565,14 +586,14 @@ EVPL_API uint32_t evpl_pool_size(const evpl_pool* pool);
 EVPL_API evpl_loop* evpl_pool_loop(const evpl_pool* pool, uint32_t i);
 /** Builds an object on every thread and returns when all are there; destroy (may be null) gets each on its thread when the pool stops.
  * Make all before the pool listens. Errors: out_of_memory, misuse (null, stopped). */
-EVPL_API evpl_error evpl_pool_local(evpl_pool* pool, void* (*make)(void* context, evpl_loop* loop), void* context,
-                                    void (*destroy)(void* object), evpl_local** local);
+EVPL_API evpl_error evpl_pool_local(evpl_pool* pool, void* (*make)(void* context, evpl_loop* loop), void* context, void (*destroy)(void* object),
+                                    evpl_local** local);
 /** The object of the thread that runs `loop`; null for a loop of another pool. Thread: that loop's. Cost: a scan of the pool's threads. */
 EVPL_API void* evpl_local_of(const evpl_local* local, const evpl_loop* loop);
 /** Listens on the pool's threads; factory's build runs on them, concurrently. Give either a factory or a self shared by all threads.
  * Errors: as evpl_listen_each. */
-EVPL_API evpl_error evpl_pool_listen(evpl_pool* pool, const char* url, const evpl_handler* handler, const evpl_factory* factory,
-                                     void* self, uint32_t spread, evpl_pool_listener** listener);
+EVPL_API evpl_error evpl_pool_listen(evpl_pool* pool, const char* url, const evpl_handler* handler, const evpl_factory* factory, void* self, uint32_t spread,
+                                     evpl_pool_listener** listener);
 EVPL_API evpl_text evpl_pool_listener_url(const evpl_pool_listener* listener);
 EVPL_API uint16_t evpl_pool_listener_port(const evpl_pool_listener* listener);
 /** Stops accepting on all threads and frees. Before evpl_pool_free. Errors: misuse. */
@@ -588,8 +609,8 @@ EVPL_API evpl_error evpl_pool_free(evpl_pool* pool);
 
 /** Counters of a loop since it was made. */
 typedef struct evpl_loop_metrics {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
-    uint32_t reserved;   /**< zero */
+    uint32_t size_bytes;        /**< of this struct, as the caller knows it */
+    uint32_t reserved;          /**< zero */
     uint64_t turns;             /**< rounds of polling, waiting and calling back */
     uint64_t empty_polls;       /**< turns that found nothing to do */
     uint64_t sleeps;            /**< waits in the kernel */
@@ -614,8 +635,8 @@ typedef struct evpl_loop_metrics {
 } evpl_loop_metrics;
 /** Counters of a listener since it was made. */
 typedef struct evpl_listener_metrics {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
-    uint32_t reserved;   /**< zero */
+    uint32_t size_bytes;    /**< of this struct, as the caller knows it */
+    uint32_t reserved;      /**< zero */
     uint64_t accepted;      /**< connections that opened */
     uint64_t refused;       /**< by the factory or for lack of memory */
     uint64_t open;          /**< now */
@@ -623,8 +644,8 @@ typedef struct evpl_listener_metrics {
 } evpl_listener_metrics;
 /** Counters of a connection since it was made. */
 typedef struct evpl_connection_metrics {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
-    uint32_t reserved;   /**< zero */
+    uint32_t size_bytes;     /**< of this struct, as the caller knows it */
+    uint32_t reserved;       /**< zero */
     uint64_t received_bytes; /**< since it opened */
     uint64_t sent_bytes;     /**< given to the system or device */
     uint64_t queued_bytes;   /**< in the outbox now */
@@ -635,8 +656,8 @@ typedef struct evpl_connection_metrics {
 } evpl_connection_metrics;
 /** Counters of a datagram socket since it was made. */
 typedef struct evpl_datagram_metrics {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
-    uint32_t reserved;   /**< zero */
+    uint32_t size_bytes;        /**< of this struct, as the caller knows it */
+    uint32_t reserved;          /**< zero */
     uint64_t received_packets;  /**< delivered to the inbox */
     uint64_t received_bytes;    /**< of these */
     uint64_t sent_packets;      /**< given to the system */
@@ -654,26 +675,26 @@ EVPL_API evpl_error evpl_datagram_get_metrics(const evpl_datagram* socket, evpl_
 typedef enum evpl_kind { EVPL_STREAM, EVPL_MESSAGE, EVPL_DATAGRAM } evpl_kind;
 /** What a link can do; meanings: Caps in transport_info.hpp. */
 typedef struct evpl_caps {
-    uint32_t size_bytes; /**< of this struct, as the caller knows it */
-    uint32_t kind; /**< evpl_kind */
-    uint32_t message_bytes_max; /**< message, datagram: the largest one; 0 on streams */
-    uint32_t inline_bytes_max; /**< up to here: copied into the work request */
-    uint32_t copy_bytes_max; /**< up to here: copied into a registered block; beyond: by reference */
-    bool half_close; /**< shutdown() ends one direction, the other goes on */
-    bool receive_pause; /**< a reader that does not read stops the sender; else receive_limit ends the link */
-    bool rma; /**< remote memory: expose, read, write */
-    bool descriptors; /**< descriptor passing */
-    bool credentials; /**< peer credentials */
-    bool multicast; /**< groups can be joined */
-    bool segmentation; /**< equal-size datagrams to one peer leave and arrive in batches (GSO, GRO) */
-    bool zero_copy_send; /**< large sends leave by reference */
-    bool zero_copy_receive; /**< received bytes reach the application without a copy in user space */
-    bool simulated_time; /**< lives in virtual time (the simulated port) */
-    bool remote_atomics; /**< numbers in remote memory can be changed */
-    bool remote_tells; /**< a write to remote memory may tell the peer: evpl_connection_write_telling */
-    bool remote_invalidate; /**< a message may take back what its receiver exposed */
+    uint32_t size_bytes;             /**< of this struct, as the caller knows it */
+    uint32_t kind;                   /**< evpl_kind */
+    uint32_t message_bytes_max;      /**< message, datagram: the largest one; 0 on streams */
+    uint32_t inline_bytes_max;       /**< up to here: copied into the work request */
+    uint32_t copy_bytes_max;         /**< up to here: copied into a registered block; beyond: by reference */
+    bool half_close;                 /**< shutdown() ends one direction, the other goes on */
+    bool receive_pause;              /**< a reader that does not read stops the sender; else receive_limit ends the link */
+    bool rma;                        /**< remote memory: expose, read, write */
+    bool descriptors;                /**< descriptor passing */
+    bool credentials;                /**< peer credentials */
+    bool multicast;                  /**< groups can be joined */
+    bool segmentation;               /**< equal-size datagrams to one peer leave and arrive in batches (GSO, GRO) */
+    bool zero_copy_send;             /**< large sends leave by reference */
+    bool zero_copy_receive;          /**< received bytes reach the application without a copy in user space */
+    bool simulated_time;             /**< lives in virtual time (the simulated port) */
+    bool remote_atomics;             /**< numbers in remote memory can be changed */
+    bool remote_tells;               /**< a write to remote memory may tell the peer: evpl_connection_write_telling */
+    bool remote_invalidate;          /**< a message may take back what its receiver exposed */
     uint32_t private_data_bytes_max; /**< of what may go with connect, accept or reject; 0: nothing */
-    uint32_t remote_reads_max; /**< reads and atomics that the peer serves at a time; 0: not limited, or no rma */
+    uint32_t remote_reads_max;       /**< reads and atomics that the peer serves at a time; 0: not limited, or no rma */
 } evpl_caps;
 EVPL_API evpl_error evpl_connection_caps(const evpl_connection* peer, evpl_caps* caps);
 EVPL_API evpl_error evpl_datagram_caps(const evpl_datagram* socket, evpl_caps* caps);
@@ -681,11 +702,11 @@ EVPL_API evpl_error evpl_datagram_caps(const evpl_datagram* socket, evpl_caps* c
 /** One transport of this library on this machine; views are valid for ever. */
 typedef struct evpl_transport_info {
     uint32_t size_bytes; /**< of this struct, as the caller knows it */
-    bool present;      /**< on this machine */
-    evpl_text scheme;  /**< "tcp" */
-    evpl_text summary; /**< one line: what it is */
-    evpl_text reason;  /**< why it is absent, or what it found */
-    evpl_text remedy;  /**< what would make it present; empty when present */
+    bool present;        /**< on this machine */
+    evpl_text scheme;    /**< "tcp" */
+    evpl_text summary;   /**< one line: what it is */
+    evpl_text reason;    /**< why it is absent, or what it found */
+    evpl_text remedy;    /**< what would make it present; empty when present */
 } evpl_transport_info;
 /** How many transports the library knows, and what is known of number i. Errors: misuse (beyond the last). Thread: any.
  * Cost: the first call probes, milliseconds. */

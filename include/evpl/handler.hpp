@@ -26,24 +26,24 @@ struct Frame {
 /// The events of a connection, as plain functions. Size first: the same table is the C interface.
 /// `self` is the handler object. Absent events are null and cost nothing.
 struct HandlerTable {
-    std::uint32_t size_bytes;  ///< of the table as the caller knows it: later versions add events at the end
-    void (*on_open)(void* self, Connection&);  ///< the connection can be used
-    void (*on_recv)(void* self, Connection&);  ///< new bytes or messages are queued, or a recv_into is full
-    void (*on_writable)(void* self, Connection&);  ///< after a pause: the outbox has drained to the low-water mark
-    void (*on_sent)(void* self, Connection&, std::size_t bytes);  ///< so many bytes are the system's no more; not: the peer has them
-    void (*on_end)(void* self, Connection&);  ///< the peer has finished and everything was read; null: shutdown()
-    void (*on_completed)(void* self, Connection&, Completion&);  ///< a remote read or write has ended
-    void (*on_close)(void* self, Connection&, Error);  ///< once, always last
-    Frame (*frame)(void* self, std::span<const std::byte> head);  ///< how long the message at the front is; null: no framing
+    std::uint32_t size_bytes;                                         ///< of the table as the caller knows it: later versions add events at the end
+    void (*on_open)(void* self, Connection&);                         ///< the connection can be used
+    void (*on_recv)(void* self, Connection&);                         ///< new bytes or messages are queued, or a recv_into is full
+    void (*on_writable)(void* self, Connection&);                     ///< after a pause: the outbox has drained to the low-water mark
+    void (*on_sent)(void* self, Connection&, std::size_t bytes);      ///< so many bytes are the system's no more; not: the peer has them
+    void (*on_end)(void* self, Connection&);                          ///< the peer has finished and everything was read; null: shutdown()
+    void (*on_completed)(void* self, Connection&, Completion&);       ///< a remote read or write has ended
+    void (*on_close)(void* self, Connection&, Error);                 ///< once, always last
+    Frame (*frame)(void* self, std::span<const std::byte> head);      ///< how long the message at the front is; null: no framing
     void (*on_written)(void* self, Connection&, std::uint32_t word);  ///< the peer has written to exposed memory, and says so
 };
 
 /// The events of a datagram socket.
 struct DatagramTable {
-    std::uint32_t size_bytes;  ///< as HandlerTable::size_bytes
-    void (*on_open)(void* self, Datagram&);  ///< the name of a connected socket is resolved
-    void (*on_recv)(void* self, Datagram&);  ///< datagrams are queued
-    void (*on_writable)(void* self, Datagram&);  ///< after a pause: the outbox has drained to the low-water mark
+    std::uint32_t size_bytes;                        ///< as HandlerTable::size_bytes
+    void (*on_open)(void* self, Datagram&);          ///< the name of a connected socket is resolved
+    void (*on_recv)(void* self, Datagram&);          ///< datagrams are queued
+    void (*on_writable)(void* self, Datagram&);      ///< after a pause: the outbox has drained to the low-water mark
     void (*on_error)(void* self, Datagram&, Error);  ///< a send failed; the socket stays open
     void (*on_close)(void* self, Datagram&, Error);  ///< once, always last
 };
@@ -57,9 +57,11 @@ struct NameProbe {
 template <class H>
 struct Probed : H, NameProbe {};
 
-#define EVPL_DETAIL_EVENT(name)                                                                                \
-    template <class H>                                                                                         \
-    inline constexpr bool names_##name = !requires { &Probed<H>::name; };
+#define EVPL_DETAIL_EVENT(name)                                                                                                                                \
+    template <class H>                                                                                                                                         \
+    inline constexpr bool names_##name = !requires {                                                                                                           \
+        &Probed<H>::name;                                                                                                                                      \
+    };
 EVPL_DETAIL_EVENT(on_open)
 EVPL_DETAIL_EVENT(on_recv)
 EVPL_DETAIL_EVENT(on_writable)
@@ -73,25 +75,45 @@ EVPL_DETAIL_EVENT(frame)
 #undef EVPL_DETAIL_EVENT
 
 template <class H, class On>
-concept HandlesOpen = requires(H h, On& c) { h.on_open(c); };
+concept HandlesOpen = requires(H h, On& c) {
+    h.on_open(c);
+};
 template <class H, class On>
-concept HandlesRecv = requires(H h, On& c) { h.on_recv(c); };
+concept HandlesRecv = requires(H h, On& c) {
+    h.on_recv(c);
+};
 template <class H, class On>
-concept HandlesWritable = requires(H h, On& c) { h.on_writable(c); };
+concept HandlesWritable = requires(H h, On& c) {
+    h.on_writable(c);
+};
 template <class H, class On>
-concept HandlesClose = requires(H h, On& c, Error e) { h.on_close(c, e); };
+concept HandlesClose = requires(H h, On& c, Error e) {
+    h.on_close(c, e);
+};
 template <class H>
-concept HandlesSent = requires(H h, Connection& c, std::size_t n) { h.on_sent(c, n); };
+concept HandlesSent = requires(H h, Connection& c, std::size_t n) {
+    h.on_sent(c, n);
+};
 template <class H>
-concept HandlesEnd = requires(H h, Connection& c) { h.on_end(c); };
+concept HandlesEnd = requires(H h, Connection& c) {
+    h.on_end(c);
+};
 template <class H>
-concept HandlesCompleted = requires(H h, Connection& c, Completion& done) { h.on_completed(c, done); };
+concept HandlesCompleted = requires(H h, Connection& c, Completion& done) {
+    h.on_completed(c, done);
+};
 template <class H>
-concept HandlesWritten = requires(H h, Connection& c, std::uint32_t word) { h.on_written(c, word); };
+concept HandlesWritten = requires(H h, Connection& c, std::uint32_t word) {
+    h.on_written(c, word);
+};
 template <class H>
-concept HandlesError = requires(H h, Datagram& d, Error e) { h.on_error(d, e); };
+concept HandlesError = requires(H h, Datagram& d, Error e) {
+    h.on_error(d, e);
+};
 template <class H>
-concept HandlesFrame = requires(H h, std::span<const std::byte> s) { Frame(h.frame(s)); };
+concept HandlesFrame = requires(H h, std::span<const std::byte> s) {
+    Frame(h.frame(s));
+};
 
 /// A connection handler: no member named like an event has another signature.
 template <class H>
@@ -101,14 +123,11 @@ constexpr bool well_formed_handler() {
     } else {
         static_assert(!names_on_open<H> || HandlesOpen<H, Connection>, "on_open must be callable as on_open(Connection&)");
         static_assert(!names_on_recv<H> || HandlesRecv<H, Connection>, "on_recv must be callable as on_recv(Connection&)");
-        static_assert(!names_on_writable<H> || HandlesWritable<H, Connection>,
-                      "on_writable must be callable as on_writable(Connection&)");
+        static_assert(!names_on_writable<H> || HandlesWritable<H, Connection>, "on_writable must be callable as on_writable(Connection&)");
         static_assert(!names_on_sent<H> || HandlesSent<H>, "on_sent must be callable as on_sent(Connection&, size_t bytes)");
         static_assert(!names_on_end<H> || HandlesEnd<H>, "on_end must be callable as on_end(Connection&)");
-        static_assert(!names_on_completed<H> || HandlesCompleted<H>,
-                      "on_completed must be callable as on_completed(Connection&, Completion&)");
-        static_assert(!names_on_close<H> || HandlesClose<H, Connection>,
-                      "on_close must be callable as on_close(Connection&, Error)");
+        static_assert(!names_on_completed<H> || HandlesCompleted<H>, "on_completed must be callable as on_completed(Connection&, Completion&)");
+        static_assert(!names_on_close<H> || HandlesClose<H, Connection>, "on_close must be callable as on_close(Connection&, Error)");
         static_assert(!names_on_written<H> || HandlesWritten<H>, "on_written must be callable as on_written(Connection&, uint32_t word)");
         static_assert(!names_frame<H> || HandlesFrame<H>, "frame must be callable as frame(std::span<const std::byte>) -> Frame");
         return true;
@@ -122,8 +141,7 @@ constexpr bool well_formed_datagram_handler() {
     } else {
         static_assert(!names_on_open<H> || HandlesOpen<H, Datagram>, "on_open must be callable as on_open(Datagram&)");
         static_assert(!names_on_recv<H> || HandlesRecv<H, Datagram>, "on_recv must be callable as on_recv(Datagram&)");
-        static_assert(!names_on_writable<H> || HandlesWritable<H, Datagram>,
-                      "on_writable must be callable as on_writable(Datagram&)");
+        static_assert(!names_on_writable<H> || HandlesWritable<H, Datagram>, "on_writable must be callable as on_writable(Datagram&)");
         static_assert(!names_on_error<H> || HandlesError<H>, "on_error must be callable as on_error(Datagram&, Error)");
         static_assert(!names_on_close<H> || HandlesClose<H, Datagram>, "on_close must be callable as on_close(Datagram&, Error)");
         return true;
@@ -143,8 +161,7 @@ constexpr HandlerTable make_handler_table() {
     if constexpr (HandlesWritable<H, Connection>) t.on_writable = [](void* h, Connection& c) { as<H>(h).on_writable(c); };
     if constexpr (HandlesSent<H>) t.on_sent = [](void* h, Connection& c, std::size_t n) { as<H>(h).on_sent(c, n); };
     if constexpr (HandlesEnd<H>) t.on_end = [](void* h, Connection& c) { as<H>(h).on_end(c); };
-    if constexpr (HandlesCompleted<H>)
-        t.on_completed = [](void* h, Connection& c, Completion& done) { as<H>(h).on_completed(c, done); };
+    if constexpr (HandlesCompleted<H>) t.on_completed = [](void* h, Connection& c, Completion& done) { as<H>(h).on_completed(c, done); };
     if constexpr (HandlesClose<H, Connection>) t.on_close = [](void* h, Connection& c, Error e) { as<H>(h).on_close(c, e); };
     if constexpr (HandlesWritten<H>) t.on_written = [](void* h, Connection& c, std::uint32_t word) { as<H>(h).on_written(c, word); };
     if constexpr (HandlesFrame<H>) t.frame = [](void* h, std::span<const std::byte> s) { return Frame(as<H>(h).frame(s)); };
@@ -172,9 +189,9 @@ inline constexpr DatagramTable datagram_table = make_datagram_table<H>();
 template <class Table, class On>
 struct Factory {
     const Table* table = nullptr;
-    std::uint32_t handler_bytes = 0;   ///< room the handler needs in the connection's own allocation
+    std::uint32_t handler_bytes = 0;  ///< room the handler needs in the connection's own allocation
     std::uint32_t handler_align = 1;
-    void* context = nullptr;           ///< the caller's factory object, on the heap
+    void* context = nullptr;                                              ///< the caller's factory object, on the heap
     Result<void*> (*build)(void* context, On& on, void* room) = nullptr;  ///< gives `self`
     void (*destroy)(void* self) = nullptr;                                ///< null: shared, not ours
     void (*drop)(void* context) = nullptr;                                ///< frees `context`
@@ -214,9 +231,7 @@ Factory<Table, On> make_factory(F&& callable) {
     if constexpr (std::is_lvalue_reference_v<Made>) {
         using H = std::remove_reference_t<Made>;
         made.table = table_for<H, Table>();
-        made.build = [](void* c, On& on, void*) -> Result<void*> {
-            return static_cast<void*>(&(*static_cast<Callable*>(c))(on));
-        };
+        made.build = [](void* c, On& on, void*) -> Result<void*> { return static_cast<void*>(&(*static_cast<Callable*>(c))(on)); };
     } else {
         using H = typename unwrap_result<Made>::type;
         made.table = table_for<H, Table>();
@@ -241,7 +256,7 @@ Factory<Table, On> make_factory(F&& callable) {
 template <class Table, class On, class F>
 Factory<Table, On> factory_of(F&& given) {
     using Given = std::remove_reference_t<F>;
-    if constexpr (requires(std::decay_t<F>& f, On& on) { f(on); }) {
+    if constexpr (requires(std::decay_t<F> & f, On & on) { f(on); }) {
         return make_factory<Table, On>(std::forward<F>(given));
     } else if constexpr (std::is_lvalue_reference_v<F>) {
         return make_factory<Table, On>([shared = &given](On&) -> Given& { return *shared; });
@@ -253,7 +268,7 @@ Factory<Table, On> factory_of(F&& given) {
 /// From a handler type and the arguments of its braces.
 template <class Table, class On, class H, class... Args>
 Factory<Table, On> factory_for(Args&&... args) {
-    if constexpr (requires(On& on) { H{std::forward<Args>(args)..., on}; } && sizeof...(Args) > 0) {
+    if constexpr (requires(On & on) { H{std::forward<Args>(args)..., on}; } && sizeof...(Args) > 0) {
         return make_factory<Table, On>([... args = std::forward<Args>(args)](On& on) mutable { return H{args..., on}; });
     } else {
         return make_factory<Table, On>([... args = std::forward<Args>(args)](On&) mutable { return H{args...}; });

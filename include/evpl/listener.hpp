@@ -68,10 +68,9 @@ Result<Listener> listen(Loop& loop, std::string_view url, F&& factory) {
 }
 /// `listen<Session>(loop, url, args...)`: a Session{args...} for each connection.
 template <class H, class... Args>
-    requires Handler<H>
-Result<Listener> listen(Loop& loop, std::string_view url, Args&&... args) {
-    return detail::listen(loop, url, detail::factory_for<HandlerTable, Connection, H>(std::forward<Args>(args)...));
-}
+    requires Handler<H> Result<Listener> listen(Loop& loop, std::string_view url, Args&&... args) {
+        return detail::listen(loop, url, detail::factory_for<HandlerTable, Connection, H>(std::forward<Args>(args)...));
+    }
 
 }  // namespace evpl
 #pragma GCC visibility pop

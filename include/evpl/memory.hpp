@@ -8,10 +8,10 @@ namespace evpl {
 
 /// A slab came or went: for programs that register the memory elsewhere.
 struct SlabEvent {
-    std::byte* base;  ///< where it begins, aligned to its size
+    std::byte* base;         ///< where it begins, aligned to its size
     std::size_t size_bytes;  ///< 2 MiB
-    bool appeared;    ///< false: about to be unmapped
-    bool huge_pages;  ///< backed by a huge page
+    bool appeared;           ///< false: about to be unmapped
+    bool huge_pages;         ///< backed by a huge page
 };
 using SlabHook = void (*)(void* context, const SlabEvent& event);
 
@@ -24,8 +24,8 @@ void limit_process_memory(std::size_t bytes) noexcept;
 
 /// The process's slabs now, in bytes, and how much of it sits in huge pages.
 struct MemoryUse {
-    std::size_t slab_bytes;  ///< of all loops, and kept for reuse
-    std::size_t huge_bytes;  ///< of these, in huge pages
+    std::size_t slab_bytes;   ///< of all loops, and kept for reuse
+    std::size_t huge_bytes;   ///< of these, in huge pages
     std::size_t limit_bytes;  ///< what limit_process_memory() has set, or its default
 };
 MemoryUse memory_use() noexcept;

@@ -18,8 +18,7 @@ class Parcel {
 public:
     Parcel() noexcept = default;
     /// Moving leaves the other empty. Errors: none.
-    Parcel(Parcel&& other) noexcept
-        : data_(other.data_), block_(std::exchange(other.block_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    Parcel(Parcel&& other) noexcept : data_(other.data_), block_(std::exchange(other.block_, nullptr)), size_(std::exchange(other.size_, 0)) {}
     /// Ends what this one holds, then takes over what the other does.
     Parcel& operator=(Parcel&& other) noexcept {
         if (this != &other) {

@@ -20,8 +20,9 @@ public:
     Task() noexcept = default;
     /// Takes a callable that needs no arguments. Cost: moves it.
     template <class F>
-        requires(!std::is_same_v<std::decay_t<F>, Task> && requires(std::decay_t<F>& f) { f(); })
-    Task(F&& callable) noexcept(std::is_nothrow_constructible_v<std::decay_t<F>, F>) {
+        requires(!std::is_same_v<std::decay_t<F>, Task> && requires(std::decay_t<F> & f) { f(); })
+    Task(F&& callable)
+    noexcept(std::is_nothrow_constructible_v<std::decay_t<F>, F>) {
         using Callable = std::decay_t<F>;
         static_assert(sizeof(Callable) <= room_bytes && alignof(Callable) <= 16, "a Task holds 48 bytes: capture a pointer instead");
         static_assert(std::is_nothrow_move_constructible_v<Callable>, "a Task's callable must be nothrow movable");
@@ -56,7 +57,7 @@ private:
     struct Operations {
         void (*call)(void*);
         void (*move)(void* to, void* from) noexcept;  // and destroys `from`
-        void (*destroy)(void*) noexcept;  // null: nothing to do
+        void (*destroy)(void*) noexcept;              // null: nothing to do
     };
     template <class Callable>
     static constexpr auto destroy_for() noexcept -> void (*)(void*) noexcept {
@@ -64,13 +65,12 @@ private:
         else return [](void* p) noexcept { static_cast<Callable*>(p)->~Callable(); };
     }
     template <class Callable>
-    static constexpr Operations operations_for{
-        [](void* p) { (*static_cast<Callable*>(p))(); },
-        [](void* to, void* from) noexcept {
-            new (to) Callable(std::move(*static_cast<Callable*>(from)));
-            static_cast<Callable*>(from)->~Callable();
-        },
-        destroy_for<Callable>()};
+    static constexpr Operations operations_for{[](void* p) { (*static_cast<Callable*>(p))(); },
+                                               [](void* to, void* from) noexcept {
+                                                   new (to) Callable(std::move(*static_cast<Callable*>(from)));
+                                                   static_cast<Callable*>(from)->~Callable();
+                                               },
+                                               destroy_for<Callable>()};
 
     void take(Task& other) noexcept {
         operations_ = std::exchange(other.operations_, nullptr);

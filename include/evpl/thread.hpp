@@ -9,7 +9,7 @@ namespace evpl {
 
 /// How a Thread is made.
 struct ThreadOptions {
-    LoopOptions loop = {};  ///< of its loop
+    LoopOptions loop = {};      ///< of its loop
     int cpu = -1;               ///< pin to this CPU; -1: not pinned
     const char* name = "evpl";  ///< of the thread, first 15 characters (pthread_setname_np(3)); must outlive the thread
 };

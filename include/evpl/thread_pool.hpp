@@ -19,9 +19,9 @@ class ThreadPool;
 
 /// How a pool's listener spreads connections over the threads.
 enum class Spread : std::uint8_t {
-    automatic,    ///< share_port where the transport can (tcp, udp), else hand_out
-    share_port,   ///< one listener per thread on the same port (SO_REUSEPORT): the kernel spreads by connection hash
-    hand_out      ///< one listener; connections go to the threads in turn, before their link opens
+    automatic,   ///< share_port where the transport can (tcp, udp), else hand_out
+    share_port,  ///< one listener per thread on the same port (SO_REUSEPORT): the kernel spreads by connection hash
+    hand_out     ///< one listener; connections go to the threads in turn, before their link opens
 };
 
 /// How a pool works. `threads` and `pin`, when not given, take the process's settings `pool.threads` and `pool.pin` (config.hpp).
@@ -102,8 +102,7 @@ public:
             F make;
         } maker{std::move(make)};
         const std::uint32_t index = add_local(
-            &maker,
-            [](void* context, Loop& loop) -> void* { return new T(static_cast<Maker*>(context)->make(loop)); },
+            &maker, [](void* context, Loop& loop) -> void* { return new T(static_cast<Maker*>(context)->make(loop)); },
             [](void* object) { delete static_cast<T*>(object); });
         return Local<T>(this, index);
     }

@@ -13,9 +13,9 @@ namespace evpl {
 namespace {
 
 int compose(const CheckFailure& failure, char* text, std::size_t room_bytes) noexcept {
-    const int wanted = std::snprintf(text, room_bytes, "evpl: check failed: %s (%llu, %llu) at %s:%d", failure.what,
-                                     static_cast<unsigned long long>(failure.first),
-                                     static_cast<unsigned long long>(failure.second), failure.file, failure.line);
+    const int wanted =
+        std::snprintf(text, room_bytes, "evpl: check failed: %s (%llu, %llu) at %s:%d", failure.what, static_cast<unsigned long long>(failure.first),
+                      static_cast<unsigned long long>(failure.second), failure.file, failure.line);
     if (wanted < 0) return 0;
     return wanted < int(room_bytes) ? wanted : int(room_bytes) - 1;
 }

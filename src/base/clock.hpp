@@ -38,7 +38,8 @@ inline std::int64_t clock_ns() noexcept {
 /// tells a CycleScale. A cycle is never longer than a nanosecond. Thread: any. Cost: 10 ns.
 inline std::uint64_t cycles() noexcept {
 #ifdef __x86_64__
-    if (detail::cycles_are_time.load(std::memory_order_relaxed)) [[likely]] return __rdtsc();
+    if (detail::cycles_are_time.load(std::memory_order_relaxed)) [[likely]]
+        return __rdtsc();
 #endif
     return std::uint64_t(clock_ns());
 }

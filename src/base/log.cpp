@@ -52,9 +52,7 @@ void set_log(LogSink sink, void* context, LogLevel least) noexcept {
 
 namespace base {
 
-bool log_enabled(LogLevel level) noexcept {
-    return std::uint8_t(level) >= sinks.least.load(std::memory_order_relaxed);
-}
+bool log_enabled(LogLevel level) noexcept { return std::uint8_t(level) >= sinks.least.load(std::memory_order_relaxed); }
 
 void log_line(LogLevel level, std::string_view line) noexcept {
     if (!log_enabled(level)) return;

@@ -19,8 +19,7 @@ struct Unit {
     std::string_view name;
     std::int64_t factor;
 };
-constexpr Unit byte_units[] = {{"", 1},           {"k", 1 << 10},   {"K", 1 << 10},   {"KiB", 1 << 10}, {"M", 1 << 20},
-                               {"MiB", 1 << 20},  {"G", 1 << 30},   {"GiB", 1 << 30}};
+constexpr Unit byte_units[] = {{"", 1}, {"k", 1 << 10}, {"K", 1 << 10}, {"KiB", 1 << 10}, {"M", 1 << 20}, {"MiB", 1 << 20}, {"G", 1 << 30}, {"GiB", 1 << 30}};
 constexpr Unit time_units[] = {{"ns", 1}, {"us", 1'000}, {"ms", 1'000'000}, {"s", 1'000'000'000}, {"min", 60'000'000'000}};
 constexpr Unit no_units[] = {{"", 1}};
 
@@ -125,8 +124,8 @@ void describe_range(const OptionSpec& spec, char* text, std::size_t room_bytes) 
     case OptionSpec::Type::choice: std::snprintf(text, room_bytes, "write one of %.*s", EVPL_SHOWN(spec.choices)); break;
     default:
         std::snprintf(text, room_bytes, "write %s from %s%s%s",
-                      is_bytes  ? "a number of bytes (k, M, G)"
-                      : is_time ? "a time with its unit (ns, us, ms, s, min)"
+                      is_bytes                              ? "a number of bytes (k, M, G)"
+                      : is_time                             ? "a time with its unit (ns, us, ms, s, min)"
                       : spec.type == OptionSpec::Type::text ? "a text with a length"
                                                             : "a number",
                       least, bounded ? " to " : " up", bounded ? most : "");

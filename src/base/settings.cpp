@@ -170,8 +170,9 @@ void Settings::settle() {
         note({error, std::string(spec.name), why.text});
     }
     if (core_.send_low <= core_.send_high && core_.send_high <= core_.send_hard) return;
-    note({bad(), "limits.send_high", "limits.send_low, send_high and send_hard must not fall: they are " + std::to_string(core_.send_low) + ", " +
-                                         std::to_string(core_.send_high) + " and " + std::to_string(core_.send_hard) + " bytes"});
+    note({bad(), "limits.send_high",
+          "limits.send_low, send_high and send_hard must not fall: they are " + std::to_string(core_.send_low) + ", " + std::to_string(core_.send_high) +
+              " and " + std::to_string(core_.send_hard) + " bytes"});
     core_.send_low = built_in.send_low, core_.send_high = built_in.send_high, core_.send_hard = built_in.send_hard;
 }
 

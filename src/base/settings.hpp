@@ -13,7 +13,7 @@ namespace evpl::base {
 
 /// A value somebody gave, as text.
 struct Setting {
-    std::string name;   ///< "loop.spin"; from the environment the variable's own name, "EVPL_LOOP_SPIN"
+    std::string name;  ///< "loop.spin"; from the environment the variable's own name, "EVPL_LOOP_SPIN"
     std::string value;
     ConfigOrigin origin = ConfigOrigin::built_in;
     std::string where;  ///< "limits.conf:3", the variable's name, or empty

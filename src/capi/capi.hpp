@@ -18,9 +18,7 @@ inline constexpr evpl_error success{0, 0, 0, 0};
 inline constexpr evpl_error misuse{EVPL_MISUSE, 0, EVPL_LOCAL, 0};
 inline constexpr evpl_error no_memory{EVPL_OUT_OF_MEMORY, 0, EVPL_SYSTEM, 0};
 
-inline evpl_error to_c(Error error) noexcept {
-    return {std::uint16_t(error.code()), std::uint8_t(error.step()), std::uint8_t(error.who()), error.os()};
-}
+inline evpl_error to_c(Error error) noexcept { return {std::uint16_t(error.code()), std::uint8_t(error.step()), std::uint8_t(error.who()), error.os()}; }
 /// Numbers that no enumerator has become io_error and unknown: a C program can pass anything.
 inline Error from_c(evpl_error error) noexcept {
     const auto code = error.code < std::uint16_t(Errc::count_) ? Errc(error.code) : Errc::io_error;
@@ -41,8 +39,8 @@ inline evpl_flow to_c(Flow flow) noexcept {
 }
 
 // -- handles: a C pointer is the C++ object's address ------------------------------------------------------------
-#define EVPL_CAPI_HANDLE(c_name, Cpp)                                                                                     \
-    inline Cpp& cpp(c_name* handle) noexcept { return *reinterpret_cast<Cpp*>(handle); }                                  \
+#define EVPL_CAPI_HANDLE(c_name, Cpp)                                                                                                                          \
+    inline Cpp& cpp(c_name* handle) noexcept { return *reinterpret_cast<Cpp*>(handle); }                                                                       \
     inline const Cpp& cpp(const c_name* handle) noexcept { return *reinterpret_cast<const Cpp*>(handle); }
 EVPL_CAPI_HANDLE(evpl_loop, Loop)
 EVPL_CAPI_HANDLE(evpl_connection, Connection)
@@ -79,9 +77,7 @@ inline Chain* chain_in(const evpl_chain* c) noexcept {
     return c != nullptr && room->self == reinterpret_cast<std::uintptr_t>(c) ? room->chain() : nullptr;
 }
 /// Copied from elsewhere: its slices belong to the original.
-inline bool is_copied(const evpl_chain* c) noexcept {
-    return reinterpret_cast<const ChainRoom*>(c)->self != 0 && chain_in(c) == nullptr;
-}
+inline bool is_copied(const evpl_chain* c) noexcept { return reinterpret_cast<const ChainRoom*>(c)->self != 0 && chain_in(c) == nullptr; }
 inline void clear(evpl_chain* c) noexcept {
     Chain* const chain = chain_in(c);
     if (chain == nullptr) return;
@@ -109,10 +105,9 @@ inline Chain take(evpl_chain* c) noexcept {
 
 // -- the handler table is the C++ one ------------------------------------------------------------------------------
 static_assert(sizeof(evpl_handler) == sizeof(HandlerTable) && offsetof(evpl_handler, on_open) == offsetof(HandlerTable, on_open) &&
-              offsetof(evpl_handler, on_completed) == offsetof(HandlerTable, on_completed) &&
-              offsetof(evpl_handler, frame) == offsetof(HandlerTable, frame) && offsetof(evpl_handler, on_written) == offsetof(HandlerTable, on_written));
-static_assert(sizeof(evpl_datagram_handler) == sizeof(DatagramTable) &&
-              offsetof(evpl_datagram_handler, on_close) == offsetof(DatagramTable, on_close));
+              offsetof(evpl_handler, on_completed) == offsetof(HandlerTable, on_completed) && offsetof(evpl_handler, frame) == offsetof(HandlerTable, frame) &&
+              offsetof(evpl_handler, on_written) == offsetof(HandlerTable, on_written));
+static_assert(sizeof(evpl_datagram_handler) == sizeof(DatagramTable) && offsetof(evpl_datagram_handler, on_close) == offsetof(DatagramTable, on_close));
 static_assert(sizeof(evpl_error) == sizeof(Error) && sizeof(evpl_frame) == sizeof(Frame) && offsetof(evpl_frame, bad) == offsetof(Frame, bad));
 static_assert(sizeof(evpl_bytes) == sizeof(std::span<const std::byte>) && std::is_trivially_copyable_v<std::span<const std::byte>>);
 static_assert(std::is_trivially_copyable_v<Error> && std::is_trivially_copyable_v<Frame>);

@@ -63,8 +63,7 @@ evpl_error evpl_listen(evpl_loop* loop, const char* url, const evpl_handler* han
     if (loop == nullptr || url == nullptr || !make_source(handler, nullptr, self, source)) return misuse;
     return listen_source(loop, url, source, listener);
 }
-evpl_error evpl_listen_each(evpl_loop* loop, const char* url, const evpl_handler* handler, const evpl_factory* factory,
-                            evpl_listener** listener) {
+evpl_error evpl_listen_each(evpl_loop* loop, const char* url, const evpl_handler* handler, const evpl_factory* factory, evpl_listener** listener) {
     if (listener == nullptr) return misuse;
     *listener = nullptr;
     Source source;
@@ -100,8 +99,7 @@ evpl_error evpl_listener_get_metrics(const evpl_listener* listener, evpl_listene
     return write(metrics, evpl_listener_metrics{0, 0, m.accepted, m.refused, m.open, m.accept_pauses});
 }
 
-evpl_error evpl_connect(evpl_loop* loop, const char* url, const evpl_handler* handler, void* self, int64_t within_ns,
-                        evpl_connection_ref* connection) {
+evpl_error evpl_connect(evpl_loop* loop, const char* url, const evpl_handler* handler, void* self, int64_t within_ns, evpl_connection_ref* connection) {
     if (connection != nullptr) *connection = {};
     Source source;
     if (loop == nullptr || url == nullptr || !make_source(handler, nullptr, self, source)) return misuse;
@@ -121,15 +119,9 @@ evpl_connection_ref evpl_connection_get_ref(const evpl_connection* peer) {
 }
 evpl_connection* evpl_connection_get(evpl_connection_ref ref) { return reinterpret_cast<evpl_connection*>(cpp(&ref).get()); }
 
-evpl_loop* evpl_connection_loop(const evpl_connection* peer) {
-    return peer == nullptr ? nullptr : reinterpret_cast<evpl_loop*>(&cpp(peer).loop());
-}
-evpl_text evpl_connection_transport(const evpl_connection* peer) {
-    return peer == nullptr ? evpl_text{} : to_c(cpp(peer).transport());
-}
-evpl_text evpl_connection_remote_name(const evpl_connection* peer) {
-    return peer == nullptr ? evpl_text{} : to_c(cpp(peer).remote_name());
-}
+evpl_loop* evpl_connection_loop(const evpl_connection* peer) { return peer == nullptr ? nullptr : reinterpret_cast<evpl_loop*>(&cpp(peer).loop()); }
+evpl_text evpl_connection_transport(const evpl_connection* peer) { return peer == nullptr ? evpl_text{} : to_c(cpp(peer).transport()); }
+evpl_text evpl_connection_remote_name(const evpl_connection* peer) { return peer == nullptr ? evpl_text{} : to_c(cpp(peer).remote_name()); }
 bool evpl_connection_is_open(const evpl_connection* peer) { return peer != nullptr && cpp(peer).is_open(); }
 evpl_address evpl_connection_remote_address(const evpl_connection* peer) {
     evpl_address address{};
@@ -275,8 +267,8 @@ evpl_error evpl_connection_deadline_send(evpl_connection* peer, int64_t stalled_
 evpl_error evpl_connection_get_metrics(const evpl_connection* peer, evpl_connection_metrics* metrics) {
     if (peer == nullptr || metrics == nullptr) return misuse;
     const ConnectionMetrics m = cpp(peer).metrics();
-    return write(metrics, evpl_connection_metrics{0, 0, m.received_bytes, m.sent_bytes, m.queued_bytes, m.unread_bytes, m.pinned_bytes,
-                                                  m.receive_pauses, m.send_pauses});
+    return write(metrics, evpl_connection_metrics{0, 0, m.received_bytes, m.sent_bytes, m.queued_bytes, m.unread_bytes, m.pinned_bytes, m.receive_pauses,
+                                                  m.send_pauses});
 }
 evpl_error evpl_connection_caps(const evpl_connection* peer, evpl_caps* caps) {
     if (peer == nullptr || caps == nullptr) return misuse;
@@ -320,8 +312,8 @@ evpl_error evpl_connection_write(evpl_connection* peer, const evpl_remote_region
     }
     return remote(cpp(peer).write(to_cpp(*region), offset, std::move(cpp(from))), id);
 }
-evpl_error evpl_connection_write_telling(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from,
-                                         uint32_t word, uint64_t* id) {
+evpl_error evpl_connection_write_telling(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, evpl_buffer* from, uint32_t word,
+                                         uint64_t* id) {
     if (peer == nullptr || region == nullptr || from == nullptr) {
         evpl_buffer_release(from);
         return misuse;
@@ -332,8 +324,8 @@ evpl_error evpl_connection_fetch_add(evpl_connection* peer, const evpl_remote_re
     if (peer == nullptr || region == nullptr) return misuse;
     return remote(cpp(peer).fetch_add(to_cpp(*region), offset, add), id);
 }
-evpl_error evpl_connection_compare_swap(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t expected,
-                                        uint64_t desired, uint64_t* id) {
+evpl_error evpl_connection_compare_swap(evpl_connection* peer, const evpl_remote_region* region, uint64_t offset, uint64_t expected, uint64_t desired,
+                                        uint64_t* id) {
     if (peer == nullptr || region == nullptr) return misuse;
     return remote(cpp(peer).compare_swap(to_cpp(*region), offset, expected, desired), id);
 }

@@ -57,9 +57,7 @@ evpl_datagram_ref evpl_datagram_get_ref(const evpl_datagram* socket) {
     return ref;
 }
 evpl_datagram* evpl_datagram_get(evpl_datagram_ref ref) { return reinterpret_cast<evpl_datagram*>(cpp(&ref).get()); }
-evpl_loop* evpl_datagram_loop(const evpl_datagram* socket) {
-    return socket == nullptr ? nullptr : reinterpret_cast<evpl_loop*>(&cpp(socket).loop());
-}
+evpl_loop* evpl_datagram_loop(const evpl_datagram* socket) { return socket == nullptr ? nullptr : reinterpret_cast<evpl_loop*>(&cpp(socket).loop()); }
 evpl_text evpl_datagram_transport(const evpl_datagram* socket) { return socket == nullptr ? evpl_text{} : to_c(cpp(socket).transport()); }
 evpl_text evpl_datagram_url(const evpl_datagram* socket) { return socket == nullptr ? evpl_text{} : to_c(cpp(socket).url()); }
 bool evpl_datagram_is_open(const evpl_datagram* socket) { return socket != nullptr && cpp(socket).is_open(); }

@@ -20,9 +20,26 @@ QueueLimits limits_over(QueueLimits limits, const evpl_queue_limits& wanted) noe
     return limits;
 }
 evpl_caps caps_to_c(const Caps& caps) noexcept {
-    return {0, std::uint32_t(caps.kind), caps.message_bytes_max, caps.inline_bytes_max, caps.copy_bytes_max, caps.half_close,
-            caps.receive_pause, caps.rma, caps.descriptors, caps.credentials, caps.multicast, caps.segmentation, caps.zero_copy_send,
-            caps.zero_copy_receive, caps.simulated_time, caps.remote_atomics, caps.remote_tells, caps.remote_invalidate, caps.private_data_bytes_max, caps.remote_reads_max};
+    return {0,
+            std::uint32_t(caps.kind),
+            caps.message_bytes_max,
+            caps.inline_bytes_max,
+            caps.copy_bytes_max,
+            caps.half_close,
+            caps.receive_pause,
+            caps.rma,
+            caps.descriptors,
+            caps.credentials,
+            caps.multicast,
+            caps.segmentation,
+            caps.zero_copy_send,
+            caps.zero_copy_receive,
+            caps.simulated_time,
+            caps.remote_atomics,
+            caps.remote_tells,
+            caps.remote_invalidate,
+            caps.private_data_bytes_max,
+            caps.remote_reads_max};
 }
 
 namespace {

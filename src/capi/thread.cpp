@@ -70,7 +70,6 @@ using evpl::capi::cpp;
 
 bool usable(const OwnedPool& owned) noexcept { return !owned.stopped && home != &owned; }
 
-
 const Local<Held>& cpp(const evpl_local* handle) noexcept { return reinterpret_cast<const OwnedPool::Objects*>(handle)->of_thread; }
 const PoolListener& cpp(const evpl_pool_listener* handle) noexcept { return reinterpret_cast<const OwnedPoolListener*>(handle)->listener; }
 
@@ -115,9 +114,7 @@ evpl_error evpl_thread_start(const evpl_thread_options* options, evpl_thread** t
     made->enlist(made);
     return success;
 }
-evpl_loop* evpl_thread_loop(const evpl_thread* thread) {
-    return thread == nullptr ? nullptr : reinterpret_cast<evpl_loop*>(&cpp(thread).thread.loop());
-}
+evpl_loop* evpl_thread_loop(const evpl_thread* thread) { return thread == nullptr ? nullptr : reinterpret_cast<evpl_loop*>(&cpp(thread).thread.loop()); }
 evpl_error evpl_thread_run(evpl_thread* thread, void (*run)(void*), void* context) {
     if (thread == nullptr || run == nullptr || home == thread) return misuse;
     return cpp(thread).thread.run([run, context] { run(context); }) ? success : to_c(Errc::loop_ended);
@@ -184,8 +181,8 @@ void* evpl_local_of(const evpl_local* local, const evpl_loop* loop) {
     return cpp(local).of(cpp(loop)).object;
 }
 
-evpl_error evpl_pool_listen(evpl_pool* pool, const char* url, const evpl_handler* handler, const evpl_factory* factory, void* self,
-                            uint32_t spread, evpl_pool_listener** listener) {
+evpl_error evpl_pool_listen(evpl_pool* pool, const char* url, const evpl_handler* handler, const evpl_factory* factory, void* self, uint32_t spread,
+                            evpl_pool_listener** listener) {
     if (listener == nullptr) return misuse;
     *listener = nullptr;
     Source source;

@@ -12,7 +12,7 @@ namespace {
 constexpr std::size_t step_bytes = 64;
 constexpr std::size_t most_bytes = 4096;
 constexpr std::size_t sizes = most_bytes / step_bytes;
-constexpr std::uint32_t most_free = 64;  // per size: what lies here is at most 8 MiB, for large frames only
+constexpr std::uint32_t most_free = 64;   // per size: what lies here is at most 8 MiB, for large frames only
 constexpr std::uint32_t look_every = 16;  // frames that came home: one size is then looked at, so each after 1024
 
 struct Free {

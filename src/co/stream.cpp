@@ -71,7 +71,8 @@ void StreamState::on_completed(Connection&, Completion& done) noexcept {
 
 // -- connect ---------------------------------------------------------------------------------------------------
 
-Connecting::Connecting(Loop& loop, std::string_view url, Until until, std::span<const std::byte> private_data) noexcept : loop_(loop), state_(StreamState::create(loop)) {
+Connecting::Connecting(Loop& loop, std::string_view url, Until until, std::span<const std::byte> private_data) noexcept
+    : loop_(loop), state_(StreamState::create(loop)) {
     until_.token = until.token;
     if (state_ == nullptr) {
         error = Error(Errc::out_of_memory, Step::connect);
@@ -79,11 +80,14 @@ Connecting::Connecting(Loop& loop, std::string_view url, Until until, std::span<
     }
     ++state_->streams;
     Result<void> said = {};
-    const auto made = evpl::connect(loop, url, [&](Connection& fresh) -> Result<Handler> {
-        if (!private_data.empty()) said = fresh.set_private_data(private_data);
-        if (!said) return said.error();
-        return Handler(*state_);
-    }, until.limit);
+    const auto made = evpl::connect(
+        loop, url,
+        [&](Connection& fresh) -> Result<Handler> {
+            if (!private_data.empty()) said = fresh.set_private_data(private_data);
+            if (!said) return said.error();
+            return Handler(*state_);
+        },
+        until.limit);
     if (!said || !made) error = said ? made.error() : said.error();
     else state_->connection = made->get();
 }
@@ -220,8 +224,7 @@ Stream::Atomic Stream::fetch_add(const RemoteRegion& region, std::uint64_t offse
     return {*state_, state_->connection->fetch_add(region, offset, add), until};
 }
 
-Stream::Atomic Stream::compare_swap(const RemoteRegion& region, std::uint64_t offset, std::uint64_t expected, std::uint64_t desired,
-                                    Until until) noexcept {
+Stream::Atomic Stream::compare_swap(const RemoteRegion& region, std::uint64_t offset, std::uint64_t expected, std::uint64_t desired, Until until) noexcept {
     if (state_->connection == nullptr) return {*state_, state_->reason, until};
     return {*state_, state_->connection->compare_swap(region, offset, expected, desired), until};
 }

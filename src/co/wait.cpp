@@ -112,8 +112,8 @@ bool Yield::begin(Promise& promise) noexcept {
 // -- to another thread -----------------------------------------------------------------------------------------
 
 namespace {
-constinit thread_local Hop* leaving = nullptr;   // its stack is still unwinding
-constinit thread_local bool posting = false;     // an arrival dropped now was refused
+constinit thread_local Hop* leaving = nullptr;  // its stack is still unwinding
+constinit thread_local bool posting = false;    // an arrival dropped now was refused
 }  // namespace
 
 /// What travels. Dropped on the way, the other loop has ended: so do the coroutines, on the thread where that happens.

@@ -50,7 +50,8 @@ void ConnectionState::after_take() noexcept {
 void ConnectionState::message_taken(std::uint32_t flags) noexcept {
     --messages_in;
     invalidated_key = 0;
-    if ((flags & BufferAccess::has_key) == 0) [[likely]] return;
+    if ((flags & BufferAccess::has_key) == 0) [[likely]]
+        return;
     invalidated_key = keys_in.front();
     keys_in.pop();
 }
@@ -144,10 +145,12 @@ bool ConnectionState::push_slices(std::span<Buffer> slices, int descriptor, std:
 
 /// `descriptor`: -1, or travels with the first byte. `key`: 0, or taken back by the message.
 Flow ConnectionState::push(Chain&& bytes, int descriptor, std::uint64_t key) noexcept {
-    if (!may_send()) [[unlikely]] return Flow(Flow::State::refused, Errc::misuse);
+    if (!may_send()) [[unlikely]]
+        return Flow(Flow::State::refused, Errc::misuse);
     const std::size_t size = bytes.size();
     const bool message = is_message();
-    if (message && size > caps_now().message_bytes_max) [[unlikely]] return Flow(Flow::State::refused, Errc::too_large);
+    if (message && size > caps_now().message_bytes_max) [[unlikely]]
+        return Flow(Flow::State::refused, Errc::too_large);
     const auto slices = bytes.slices();
     if (!slices.empty() || message) {
         bool pushed = true;

@@ -19,9 +19,7 @@ using transport::Arrival;
 
 namespace {
 
-constexpr std::size_t state_bytes(std::size_t align) noexcept {
-    return (sizeof(ConnectionState) + align - 1) & ~(align - 1);
-}
+constexpr std::size_t state_bytes(std::size_t align) noexcept { return (sizeof(ConnectionState) + align - 1) & ~(align - 1); }
 
 }  // namespace
 
@@ -59,8 +57,7 @@ ConnectionState* ConnectionState::create(LoopCore& core, Origin& origin) noexcep
     return made;
 }
 
-ConnectionState::ConnectionState(LoopCore& owner, Origin& from) noexcept
-    : Member(owner), handler(from.factory.table), origin(&from) {
+ConnectionState::ConnectionState(LoopCore& owner, Origin& from) noexcept : Member(owner), handler(from.factory.table), origin(&from) {
     origin->ref();
     by_frames = handler->frame != nullptr;
     deadline.owner = this;
@@ -130,11 +127,15 @@ void ConnectionState::take_descriptors(std::span<const int> came) noexcept {
 }
 
 void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
-    if (!arrival.descriptors.empty()) [[unlikely]] take_descriptors(arrival.descriptors);
-    if (phase > Phase::open) [[unlikely]] return;
-    if (arrival.has_immediate) [[unlikely]] return told(arrival.immediate);
+    if (!arrival.descriptors.empty()) [[unlikely]]
+        take_descriptors(arrival.descriptors);
+    if (phase > Phase::open) [[unlikely]]
+        return;
+    if (arrival.has_immediate) [[unlikely]]
+        return told(arrival.immediate);
     count_received(bytes.size(), 1);
-    if (arrival.truncated) [[unlikely]] return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
+    if (arrival.truncated) [[unlikely]]
+        return begin_close(Error(Errc::too_large, Step::recv, Who::peer));
     if (landing && !landing_done) [[unlikely]] {
         land(bytes);
         if (bytes.empty() && !arrival.end_of_message) return;
@@ -145,19 +146,24 @@ void ConnectionState::delivered(Buffer&& bytes, const Arrival& arrival) {
         if (!keys_in.push(std::move(key))) return begin_close(Error(Errc::out_of_memory, Step::recv));
     }
     BufferAccess::set_flags(bytes, flags);
-    if (!inbox.push(std::move(bytes))) [[unlikely]] return begin_close(Error(Errc::out_of_memory, Step::recv));
+    if (!inbox.push(std::move(bytes))) [[unlikely]]
+        return begin_close(Error(Errc::out_of_memory, Step::recv));
     ++fresh_in;
     messages_in += arrival.end_of_message ? 1 : 0;
     // A peer must not use up what the process may open.
-    if (!arrival.descriptors.empty() && descriptors.size() >= descriptors_most) [[unlikely]] set_pause(true);
-    if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]] pause_at_limit();
+    if (!arrival.descriptors.empty() && descriptors.size() >= descriptors_most) [[unlikely]]
+        set_pause(true);
+    if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]]
+        pause_at_limit();
     note(ev_recv);
 }
 
 void ConnectionState::delivered_messages(std::span<Buffer> messages) {
-    if (phase > Phase::open) [[unlikely]] return;
+    if (phase > Phase::open) [[unlikely]]
+        return;
     const auto count = std::uint32_t(messages.size());
-    if (!inbox.reserve(count)) [[unlikely]] return begin_close(Error(Errc::out_of_memory, Step::recv));
+    if (!inbox.reserve(count)) [[unlikely]]
+        return begin_close(Error(Errc::out_of_memory, Step::recv));
     std::size_t bytes = 0;
     for (Buffer& message : messages) {
         bytes += message.size();
@@ -167,7 +173,8 @@ void ConnectionState::delivered_messages(std::span<Buffer> messages) {
     count_received(bytes, count);
     fresh_in += count;
     messages_in += count;
-    if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]] pause_at_limit();
+    if (inbox.bytes() >= limits.receive && !receive_paused) [[unlikely]]
+        pause_at_limit();
     note(ev_recv);
 }
 
@@ -311,8 +318,7 @@ bool ConnectionState::build() noexcept {
             return true;
         }
         failure = Error(Errc::refused_by_handler, Step::accept, Who::local, made.error().os());
-    } catch (...) {
-    }
+    } catch (...) {}
     ++origin->refused;
     begin_close(failure);
     return false;
@@ -454,7 +460,8 @@ void ConnectionState::dispatch() {
         if ((now & ev_written) != 0) call_written();
         if ((now & ev_recv) != 0 && phase == Phase::open) {
             call_recv();
-            if (inbox.bytes() > limits.receive) [[unlikely]] end_beyond_limit();
+            if (inbox.bytes() > limits.receive) [[unlikely]]
+                end_beyond_limit();
         }
         if ((now & ev_sent) != 0 && phase == Phase::open && sent_since > 0) {
             const std::size_t bytes = std::exchange(sent_since, 0);

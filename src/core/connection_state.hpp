@@ -107,7 +107,13 @@ public:
     static constexpr std::uint32_t descriptors_most = 64;
     enum class Phase : std::uint8_t { opening, open, closing, closed };
     enum Event : std::uint32_t {
-        ev_open = 1, ev_recv = 2, ev_writable = 4, ev_sent = 8, ev_end = 16, ev_completed = 32, ev_close = 64,
+        ev_open = 1,
+        ev_recv = 2,
+        ev_writable = 4,
+        ev_sent = 8,
+        ev_end = 16,
+        ev_completed = 32,
+        ev_close = 64,
         ev_asked = 128,  ///< a peer whose link awaits our answer
         ev_written = 256
     };
@@ -120,54 +126,54 @@ public:
 
     // What a message touches comes first and fills whole cache lines: of a thousand connections, each message finds its own cold.
     const HandlerTable* handler;
-    void* self = nullptr;              ///< null until built and after destruction
+    void* self = nullptr;  ///< null until built and after destruction
     transport::Link* link = nullptr;
     std::uint32_t events = 0;
     Phase phase = Phase::opening;
-    bool link_closed = false;          ///< the port said closed()
+    bool link_closed = false;  ///< the port said closed()
     bool link_retired = false;
-    bool peer_ended = false;           ///< the port said ended()
-    bool end_told = false;             ///< on_end or its default has run
-    bool send_ended = false;           ///< shutdown() was called
-    bool drain_told = false;           ///< the port knows of that
-    bool send_paused = false;          ///< a send answered pause: on_writable is owed
+    bool peer_ended = false;   ///< the port said ended()
+    bool end_told = false;     ///< on_end or its default has run
+    bool send_ended = false;   ///< shutdown() was called
+    bool drain_told = false;   ///< the port knows of that
+    bool send_paused = false;  ///< a send answered pause: on_writable is owed
     bool receive_paused = false;
-    std::uint8_t own_stalls = 0;       ///< so often deadline_send was not reached for the peer's sake, without progress
-    std::uint8_t looks = 0;            ///< and so often it was looked at once more
+    std::uint8_t own_stalls = 0;  ///< so often deadline_send was not reached for the peer's sake, without progress
+    std::uint8_t looks = 0;       ///< and so often it was looked at once more
     bool landing_done = false;
-    bool by_frames = false;            ///< messages are cut by handler->frame
-    Kind kind = Kind::stream;          ///< as in planned_caps
-    std::uint32_t messages_in = 0;     ///< whole ones in the inbox, of a message transport
-    std::uint32_t fresh_in = 0;        ///< slices at the inbox's end that settle() has not seen
+    bool by_frames = false;         ///< messages are cut by handler->frame
+    Kind kind = Kind::stream;       ///< as in planned_caps
+    std::uint32_t messages_in = 0;  ///< whole ones in the inbox, of a message transport
+    std::uint32_t fresh_in = 0;     ///< slices at the inbox's end that settle() has not seen
     transport::SliceQueue inbox;
-    std::uint32_t want_bytes = 0;      ///< recv_exactly waits for so many
-    std::uint32_t frame_left = 0;      ///< of the message at the inbox's front, when a frame callback has told; 0: unknown
+    std::uint32_t want_bytes = 0;  ///< recv_exactly waits for so many
+    std::uint32_t frame_left = 0;  ///< of the message at the inbox's front, when a frame callback has told; 0: unknown
     QueueLimits limits;
     std::uint32_t fresh_out = 0;
-    std::uint32_t unkeyed_out = 0;     ///< slices at the outbox's end whose memory may not be known to the link's domain
+    std::uint32_t unkeyed_out = 0;  ///< slices at the outbox's end whose memory may not be known to the link's domain
     std::uint32_t landed_bytes = 0;
-    Buffer landing;                    ///< recv_into's block
+    Buffer landing;  ///< recv_into's block
     Error close_reason;
-    std::size_t queued_bytes = 0;      ///< taken by send, not yet sent()
+    std::size_t queued_bytes = 0;  ///< taken by send, not yet sent()
     std::int64_t receive_idle_ns = INT64_MAX;
     std::int64_t send_stalled_ns = INT64_MAX;
     std::uint64_t received_bytes = 0, sent_bytes = 0;
-    transport::SendQueue outbox;       // with what few messages have at its end
+    transport::SendQueue outbox;  // with what few messages have at its end
 
     Origin* origin;
-    Connector* connector = nullptr;    ///< while attempts are under way
+    Connector* connector = nullptr;  ///< while attempts are under way
     std::uint32_t slot = 0, generation = 0;
-    std::size_t sent_since = 0;        ///< for on_sent
+    std::size_t sent_since = 0;  ///< for on_sent
     memory::RingQueue<int, 4> descriptors;
     memory::RingQueue<std::uint64_t, 1> keys_in;  ///< one per slice of the inbox with BufferAccess::has_key
-    std::uint64_t invalidated_key = 0; ///< by the message taken last
-    memory::RingQueue<std::uint32_t, 1> words;  ///< of the peer's writes, for on_written
+    std::uint64_t invalidated_key = 0;            ///< by the message taken last
+    memory::RingQueue<std::uint32_t, 1> words;    ///< of the peer's writes, for on_written
     PrivateData* private_data = nullptr;
     memory::RingQueue<Completion, 1> completions;
     std::uint32_t operations_out = 0;
     std::uint64_t next_operation = 1;
     static constexpr std::uint64_t atomic_bit = std::uint64_t(1) << 63;  ///< in an atomic's number: its buffer is ours, and becomes a value
-    Caps planned_caps;                 ///< before there is a link; then the link's, as they were when it came
+    Caps planned_caps;                                                   ///< before there is a link; then the link's, as they were when it came
     bool counted_open = false;
     const transport::Scheme* scheme = nullptr;
 
@@ -179,7 +185,7 @@ public:
     std::int64_t last_received_ns = 0;
     std::int64_t last_progress_ns = 0;
     std::uint64_t receive_pauses = 0, send_pauses = 0;
-    Address peer_address;              ///< kept when the link goes
+    Address peer_address;  ///< kept when the link goes
     char peer_text[112] = {};
 
 private:
@@ -209,8 +215,6 @@ private:
 };
 
 inline ConnectionState& state_of(Connection& connection) noexcept { return static_cast<ConnectionState&>(connection); }
-inline const ConnectionState& state_of(const Connection& connection) noexcept {
-    return static_cast<const ConnectionState&>(connection);
-}
+inline const ConnectionState& state_of(const Connection& connection) noexcept { return static_cast<const ConnectionState&>(connection); }
 
 }  // namespace evpl::core

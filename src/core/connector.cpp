@@ -104,9 +104,9 @@ public:
     void destroy() noexcept override { delete this; }
 
     Connector* owner;
-    Attempt* next = nullptr;        // of the same connector
+    Attempt* next = nullptr;  // of the same connector
     transport::Link* link = nullptr;
-    transport::SendQueue outbox;    // stays empty; the connection's own takes its place
+    transport::SendQueue outbox;  // stays empty; the connection's own takes its place
     Address address;
     const transport::Scheme* scheme = nullptr;
 };
@@ -314,9 +314,7 @@ DatagramConnector::DatagramConnector(DatagramState& state) noexcept : state_(sta
     question_.owner = this;
     question_.answered = [](Resolver::Query& query, const Resolver::Answer& answer) { static_cast<Question&>(query).owner->answered(answer); };
     deadline_.owner = this;
-    deadline_.due_fn = [](Alarm& alarm) {
-        static_cast<Deadline&>(alarm).owner->end(Error(Errc::timed_out, Step::resolve, Who::system));
-    };
+    deadline_.due_fn = [](Alarm& alarm) { static_cast<Deadline&>(alarm).owner->end(Error(Errc::timed_out, Step::resolve, Who::system)); };
 }
 
 Error DatagramConnector::start(DatagramState& state, Limit limit, Diagnostic& why) noexcept {

@@ -64,17 +64,17 @@ private:
     void forget(Attempt& attempt) noexcept;
     void wind_up() noexcept;
 
-    ConnectionState* connection_;   // null once it is decided
-    transport::Port* port_;         // null: only the stand-in is there
+    ConnectionState* connection_;  // null once it is decided
+    transport::Port* port_;        // null: only the stand-in is there
     transport::Choice choice_;
     Endpoint endpoint_;
     Question question_;
     Delay delay_;
-    Attempt* attempts_ = nullptr;   // under way
+    Attempt* attempts_ = nullptr;  // under way
     Candidates candidates_[2];
-    unsigned family_ = 0;           // to be tried next, when it has any
-    bool may_try_ = true;           // the last attempt has had its time, or failed
-    Error failure_;                 // the most telling one
+    unsigned family_ = 0;  // to be tried next, when it has any
+    bool may_try_ = true;  // the last attempt has had its time, or failed
+    Error failure_;        // the most telling one
 };
 
 /// Opens a datagram socket that is connected to a name: the first address that the system takes.

@@ -54,8 +54,7 @@ bool DatagramState::build() noexcept {
             return true;
         }
         close_reason = Error(Errc::refused_by_handler, Step::open, Who::local);
-    } catch (...) {
-    }
+    } catch (...) {}
     return false;
 }
 

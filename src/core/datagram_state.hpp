@@ -72,7 +72,7 @@ public:
     std::uint32_t fresh_in = 0, fresh_out = 0, unkeyed_out = 0;
     std::uint32_t events = 0;
     Phase phase = Phase::opening;
-    bool connected = false;      ///< to one peer: destinations are not queued
+    bool connected = false;  ///< to one peer: destinations are not queued
     bool send_paused = false;
     bool receive_paused = false;
     bool link_closed = false;

@@ -18,14 +18,10 @@ bool is_letter(char c) noexcept { return is_lower(c) || (c >= 'A' && c <= 'Z'); 
 bool is_control(char c) noexcept { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
 
 /// Letters, digits, dot, hyphen, underscore, and bytes beyond ASCII: whether such a name exists is the resolver's to say.
-bool is_host_letter(char c) noexcept {
-    return is_letter(c) || is_digit(c) || c == '.' || c == '-' || c == '_' || static_cast<unsigned char>(c) >= 0x80;
-}
+bool is_host_letter(char c) noexcept { return is_letter(c) || is_digit(c) || c == '.' || c == '-' || c == '_' || static_cast<unsigned char>(c) >= 0x80; }
 
 /// Schemes whose host is a path or a name that may hold anything up to the question mark.
-bool is_path_scheme(std::string_view scheme) noexcept {
-    return scheme == "unix" || scheme == "uring-unix" || scheme == "inproc";
-}
+bool is_path_scheme(std::string_view scheme) noexcept { return scheme == "unix" || scheme == "uring-unix" || scheme == "inproc"; }
 
 int hex_value(char c) noexcept {
     if (is_digit(c)) return c - '0';
@@ -68,9 +64,7 @@ struct EndpointParser {
 
     std::string_view scheme() const noexcept { return out.scheme(); }
     std::string_view text() const noexcept { return {out.text_, url.size()}; }
-    static Endpoint::Part part_of(std::size_t from, std::size_t to) noexcept {
-        return {std::uint16_t(from), std::uint16_t(to - from)};
-    }
+    static Endpoint::Part part_of(std::size_t from, std::size_t to) noexcept { return {std::uint16_t(from), std::uint16_t(to - from)}; }
 
     Failure check_text() const noexcept {
         if (url.empty()) return refuse("the endpoint is empty: write scheme://host:port, for example tcp://127.0.0.1:7000");
@@ -78,8 +72,8 @@ struct EndpointParser {
             return refuse("endpoint \"%s\" has %zu bytes: at most %zu are allowed", Shown(url).text, url.size(), Endpoint::text_bytes_max);
         for (std::size_t i = 0; i < url.size(); ++i)
             if (is_control(url[i]))
-                return refuse("endpoint \"%s\" has a control character (0x%02x) at byte %zu: remove it", Shown(url).text,
-                              static_cast<unsigned char>(url[i]), i);
+                return refuse("endpoint \"%s\" has a control character (0x%02x) at byte %zu: remove it", Shown(url).text, static_cast<unsigned char>(url[i]),
+                              i);
         return done;
     }
 
@@ -91,8 +85,8 @@ struct EndpointParser {
         bool good = is_lower(name[0]);
         for (const char c : name) good = good && (is_lower(c) || is_digit(c) || c == '-' || c == '+');
         if (!good)
-            return refuse("scheme \"%s\" of endpoint \"%s\": a scheme has lower-case letters, digits and hyphens only, for example tcp",
-                          Shown(name).text, Shown(url).text);
+            return refuse("scheme \"%s\" of endpoint \"%s\": a scheme has lower-case letters, digits and hyphens only, for example tcp", Shown(name).text,
+                          Shown(url).text);
         out.scheme_ = part_of(0, end);
         at = end + 3;
         return done;
@@ -120,8 +114,7 @@ struct EndpointParser {
                 const int high = read + 2 < to ? hex_value(out.text_[read + 1]) : -1;
                 const int low = read + 2 < to ? hex_value(out.text_[read + 2]) : -1;
                 if (high < 0 || low < 0)
-                    return refuse("endpoint \"%s\" has a %% without two hexadecimal digits: write %%25 for the character itself",
-                                  Shown(url).text);
+                    return refuse("endpoint \"%s\" has a %% without two hexadecimal digits: write %%25 for the character itself", Shown(url).text);
                 c = char(high * 16 + low);
                 if (is_control(c)) return refuse("endpoint \"%s\" encodes a control character (0x%02x): remove it", Shown(url).text, unsigned(c));
                 read += 2;
@@ -154,18 +147,17 @@ struct EndpointParser {
     Failure read_bracketed(std::size_t from, std::size_t to) noexcept {
         const std::string_view rest = text().substr(from, to - from);
         const std::size_t close = rest.find(']');
-        if (close == npos) return refuse("endpoint \"%s\" lacks the closing bracket: write %.*s://[::1]:7000", Shown(url).text, int(scheme().size()), scheme().data());
+        if (close == npos)
+            return refuse("endpoint \"%s\" lacks the closing bracket: write %.*s://[::1]:7000", Shown(url).text, int(scheme().size()), scheme().data());
         const std::string_view host = rest.substr(0, close);
         const std::size_t zone = host.find('%');  // a zone may be an interface's name, which Address does not know
         const Result<Address> address = Address::parse(host.substr(0, zone), 0);
         if (!address || address->family != Address::Family::ipv6 || (zone != npos && zone + 1 == host.size()))
-            return refuse("\"%s\" in endpoint \"%s\": brackets hold an IPv6 address, for example [::1] or [fe80::1%%2]", Shown(host).text,
-                          Shown(url).text);
+            return refuse("\"%s\" in endpoint \"%s\": brackets hold an IPv6 address, for example [::1] or [fe80::1%%2]", Shown(host).text, Shown(url).text);
         out.host_ = part_of(from, from + close);
         const std::string_view behind = rest.substr(close + 1);
         if (behind.empty()) return done;
-        if (behind[0] != ':')
-            return refuse("\"%s\" follows the bracket in endpoint \"%s\": write [address]:port", Shown(behind).text, Shown(url).text);
+        if (behind[0] != ':') return refuse("\"%s\" follows the bracket in endpoint \"%s\": write [address]:port", Shown(behind).text, Shown(url).text);
         return read_port(behind.substr(1));
     }
 
@@ -174,8 +166,8 @@ struct EndpointParser {
         if (!all.empty() && all[0] == '[') return read_bracketed(from + 1, to);
         const std::size_t colon = all.find(':');
         if (colon != npos && all.find(':', colon + 1) != npos)
-            return refuse("endpoint \"%s\" has more than one colon: an IPv6 address goes in brackets, for example %.*s://[::1]:7000",
-                          Shown(url).text, int(scheme().size()), scheme().data());
+            return refuse("endpoint \"%s\" has more than one colon: an IPv6 address goes in brackets, for example %.*s://[::1]:7000", Shown(url).text,
+                          int(scheme().size()), scheme().data());
         const std::string_view host = all.substr(0, colon);
         if (const Error error = check_host(host, colon == npos ? std::string_view{} : all.substr(colon)); !error.ok()) return error;
         out.host_ = part_of(from, from + host.size());
@@ -186,18 +178,17 @@ struct EndpointParser {
         const int scheme_size = int(scheme().size());
         const char* scheme_text = scheme().data();
         if (host.empty() && !port.empty())
-            return refuse("endpoint \"%s\" has no host: for every address of this machine write %.*s://*%s", Shown(url).text, scheme_size,
-                          scheme_text, Shown(port).text);
-        if (host.empty())
-            return refuse("endpoint \"%s\" has no host: write %.*s://host:port", Shown(url).text, scheme_size, scheme_text);
+            return refuse("endpoint \"%s\" has no host: for every address of this machine write %.*s://*%s", Shown(url).text, scheme_size, scheme_text,
+                          Shown(port).text);
+        if (host.empty()) return refuse("endpoint \"%s\" has no host: write %.*s://host:port", Shown(url).text, scheme_size, scheme_text);
         if (host == "*") return done;
         for (const char c : host) {
             if (c == '/')
-                return refuse("endpoint \"%s\" has a path, which %.*s does not take: write %.*s://host:port", Shown(url).text, scheme_size,
-                              scheme_text, scheme_size, scheme_text);
+                return refuse("endpoint \"%s\" has a path, which %.*s does not take: write %.*s://host:port", Shown(url).text, scheme_size, scheme_text,
+                              scheme_size, scheme_text);
             if (!is_host_letter(c))
-                return refuse("host \"%s\" of endpoint \"%s\" has a '%c': a host is a name, an IPv4 address, [IPv6] or *", Shown(host).text,
-                              Shown(url).text, c);
+                return refuse("host \"%s\" of endpoint \"%s\" has a '%c': a host is a name, an IPv4 address, [IPv6] or *", Shown(host).text, Shown(url).text,
+                              c);
         }
         return done;
     }

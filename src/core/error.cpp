@@ -53,9 +53,7 @@ Meaning meaning_of(int os, Step step) noexcept {
 }
 
 /// Resolvers and devices have codes of their own, which are no errno values.
-bool os_is_errno(Errc code) noexcept {
-    return code != Errc::name_not_found && code != Errc::name_failed && code != Errc::device_error;
-}
+bool os_is_errno(Errc code) noexcept { return code != Errc::name_not_found && code != Errc::name_failed && code != Errc::device_error; }
 
 /// What the system says about `os`, e.g. "ECONNREFUSED: Connection refused". glibc's tables: no locale, no lock.
 void name_os(char* text, std::size_t room_bytes, Errc code, int os) noexcept {
@@ -86,8 +84,8 @@ std::size_t Error::describe(char* text, std::size_t room_bytes) const noexcept {
     const bool has_step = step_ != Step::none;
     const bool has_both = who[0] != '\0' && system[0] != '\0';
     const bool has_any = who[0] != '\0' || system[0] != '\0';
-    const int wanted = std::snprintf(text, room_bytes, "%s%s%s%s%s%s%s%s", has_step ? name_of(step_) : "", has_step ? ": " : "",
-                                     name_of(code_), has_any ? " (" : "", who, has_both ? ", " : "", system, has_any ? ")" : "");
+    const int wanted = std::snprintf(text, room_bytes, "%s%s%s%s%s%s%s%s", has_step ? name_of(step_) : "", has_step ? ": " : "", name_of(code_),
+                                     has_any ? " (" : "", who, has_both ? ", " : "", system, has_any ? ")" : "");
     if (wanted < 0) {
         text[0] = '\0';
         return 0;

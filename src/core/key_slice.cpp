@@ -11,7 +11,8 @@ memory::KeyState state_in(const memory::Domain& domain, const memory::Slab& slab
 }
 
 void ask_for_key(LoopCore& core, memory::Domain& domain, memory::Slab& slab) noexcept {
-    domain.request(slab, [](void* bell) { static_cast<transport::Bell*>(bell)->ring(); }, &core.bell());
+    domain.request(
+        slab, [](void* bell) { static_cast<transport::Bell*>(bell)->ring(); }, &core.bell());
 }
 
 Keyed verdict(memory::KeyState state) noexcept {
@@ -24,7 +25,8 @@ Keyed key_slice(LoopCore& core, memory::Domain& domain, Buffer& slice) noexcept 
     if (!domain.enrolled()) return Keyed::never;
     memory::Slab* slab = memory::slab_of(slice);
     if (slab != nullptr) {
-        if (state_in(domain, *slab) == memory::KeyState::ready) [[likely]] return Keyed::yes;
+        if (state_in(domain, *slab) == memory::KeyState::ready) [[likely]]
+            return Keyed::yes;
         ask_for_key(core, domain, *slab);
     }
     if (slice.size() > memory::block_bytes_max) {  // larger than any block: it waits for the key of its region, or is to be sent in parts

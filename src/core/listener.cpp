@@ -56,8 +56,7 @@ Error failed(LoopCore& core, Error error, const Diagnostic& why, std::string_vie
 
 }  // namespace
 
-ListenerState::ListenerState(LoopCore& owner, Origin& from, const transport::Choice& chosen) noexcept
-    : Member(owner), origin(&from), choice(chosen) {
+ListenerState::ListenerState(LoopCore& owner, Origin& from, const transport::Choice& chosen) noexcept : Member(owner), origin(&from), choice(chosen) {
     origin->listener = this;
 }
 
@@ -143,8 +142,8 @@ Result<ListenerState*> open_listener(LoopCore& core, std::string_view url, const
         return failed(core, error, why, url);
     }
     const transport::Scheme& scheme = state->listening != nullptr ? *state->choice.scheme : *state->beside_scheme;
-    base::log_format(LogLevel::info, "%s: listening at %.*s: %.*s", core.options.name, int(state->shown()->url().size()),
-                     state->shown()->url().data(), int(scheme.summary.size()), scheme.summary.data());
+    base::log_format(LogLevel::info, "%s: listening at %.*s: %.*s", core.options.name, int(state->shown()->url().size()), state->shown()->url().data(),
+                     int(scheme.summary.size()), scheme.summary.data());
     return state;
 }
 
@@ -196,9 +195,7 @@ bool ListenerState::accepted(transport::Link& link) {
     return true;
 }
 
-bool ListenerState::taken(int descriptor, const Address& peer) {
-    return hand_out.take != nullptr && hand_out.take(hand_out.context, descriptor, peer);
-}
+bool ListenerState::taken(int descriptor, const Address& peer) { return hand_out.take != nullptr && hand_out.take(hand_out.context, descriptor, peer); }
 
 void ListenerState::adopt(int descriptor, const Address& peer) noexcept {
     const auto port = core.port_of(*choice.transport);
@@ -234,27 +231,21 @@ void ListenerState::paused(Error why) {
     last_line_ns = now;
     char text[160];
     why.describe(text, sizeof text);
-    base::log_format(LogLevel::warning, "%s: accepting at %.*s waits: %s", core.options.name, int(shown()->url().size()),
-                     shown()->url().data(), text);
+    base::log_format(LogLevel::warning, "%s: accepting at %.*s waits: %s", core.options.name, int(shown()->url().size()), shown()->url().data(), text);
 }
 
 void ListenerState::failed(Error error) {
     char text[160];
     error.describe(text, sizeof text);
-    base::log_format(LogLevel::error, "%s: the listener at %.*s failed: %s", core.options.name, int(shown()->url().size()),
-                     shown()->url().data(), text);
+    base::log_format(LogLevel::error, "%s: the listener at %.*s failed: %s", core.options.name, int(shown()->url().size()), shown()->url().data(), text);
 }
 
 }  // namespace core
 
 // -- public ----------------------------------------------------------------------------------------------------
 
-std::string_view Listener::url() const noexcept {
-    return state_ != nullptr && state_->shown() != nullptr ? state_->shown()->url() : std::string_view();
-}
-std::uint16_t Listener::port() const noexcept {
-    return state_ != nullptr && state_->shown() != nullptr ? state_->shown()->port_number() : std::uint16_t(0);
-}
+std::string_view Listener::url() const noexcept { return state_ != nullptr && state_->shown() != nullptr ? state_->shown()->url() : std::string_view(); }
+std::uint16_t Listener::port() const noexcept { return state_ != nullptr && state_->shown() != nullptr ? state_->shown()->port_number() : std::uint16_t(0); }
 void Listener::pause() noexcept {
     if (state_ == nullptr) return;
     state_->paused_by_user = true;
@@ -326,8 +317,8 @@ Result<ConnectionRef> connect(Loop& loop, std::string_view url, ConnectionFactor
     const std::int64_t limit_ns = limit.duration == Duration::forever() ? core::connect_limit_ns : limit.duration.ns;
     connection->open_by_ns = core::AlarmWheel::due_after(base::clock_ns(), limit_ns);
     connection->arm_deadlines();
-    base::log_format(LogLevel::debug, "%s: connecting to %.*s by %.*s", core->options.name, int(url.size()), url.data(),
-                     int(choice->scheme->name.size()), choice->scheme->name.data());
+    base::log_format(LogLevel::debug, "%s: connecting to %.*s by %.*s", core->options.name, int(url.size()), url.data(), int(choice->scheme->name.size()),
+                     choice->scheme->name.data());
     return connection->ref();
 }
 

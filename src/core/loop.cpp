@@ -78,7 +78,8 @@ Result<Timer> Loop::after(Duration delay, Task task) noexcept {
     if (core_ == nullptr) return Errc::out_of_memory;
     // Counted from the clock, not from the turn's start: a long turn must not make a timer early.
     const auto handle = core_->timers.add(core_->clock.ceiling_ns(), delay.ns, std::move(task));
-    if (handle.chunk == nullptr) [[unlikely]] return core_->fail(Errc::out_of_memory, "no memory for a timer");
+    if (handle.chunk == nullptr) [[unlikely]]
+        return core_->fail(Errc::out_of_memory, "no memory for a timer");
     return CoreAccess::timer(handle);
 }
 
@@ -86,16 +87,15 @@ Result<Timer> Loop::every(Duration period, Task task) noexcept {
     if (core_ == nullptr) return Errc::out_of_memory;
     if (period.ns <= 0) return core_->fail(Errc::bad_option, "every() needs a period above zero");
     const auto handle = core_->timers.add(core_->clock.ceiling_ns(), period.ns, std::move(task), period.ns);
-    if (handle.chunk == nullptr) [[unlikely]] return core_->fail(Errc::out_of_memory, "no memory for a timer");
+    if (handle.chunk == nullptr) [[unlikely]]
+        return core_->fail(Errc::out_of_memory, "no memory for a timer");
     return CoreAccess::timer(handle);
 }
 
 bool Loop::defer(Task task) noexcept { return core_ != nullptr && core_->defer(std::move(task)); }
 bool Loop::post(Task task) noexcept { return ref().post(std::move(task)); }
 
-LoopRef Loop::ref() const noexcept {
-    return core_ != nullptr ? CoreAccess::loop_ref(core_->control, core_->control->epoch()) : LoopRef();
-}
+LoopRef Loop::ref() const noexcept { return core_ != nullptr ? CoreAccess::loop_ref(core_->control, core_->control->epoch()) : LoopRef(); }
 
 bool LoopRef::post(Task task) const noexcept {
     if (control_ == nullptr || !control_->mailbox.post(std::move(task), std::uint32_t(generation_))) return false;
@@ -165,7 +165,8 @@ Result<Buffer> Loop::slice(const Region& region, std::size_t offset, std::uint32
         return core_->fail(Errc::misuse, "%zu bytes from %zu on are not within a region of %zu", std::size_t(size_bytes), offset, all.size());
     }
     memory::RegionSlab* const slab = region.slab_;
-    auto made = core_->heap().wrap(all.data() + offset, size_bytes, [](void* of) { static_cast<memory::RegionSlab*>(of)->unref(); }, slab, slab);
+    auto made = core_->heap().wrap(
+        all.data() + offset, size_bytes, [](void* of) { static_cast<memory::RegionSlab*>(of)->unref(); }, slab, slab);
     if (made) slab->ref();
     return made;
 }

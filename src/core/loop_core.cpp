@@ -17,8 +17,7 @@
 namespace evpl::core {
 
 LoopCore::LoopCore(Loop& loop, const LoopOptions& given) noexcept
-    : facade(loop), options(given),
-      timers([](void* core) { static_cast<LoopCore*>(core)->callback_threw(); }, this) {}
+    : facade(loop), options(given), timers([](void* core) { static_cast<LoopCore*>(core)->callback_threw(); }, this) {}
 
 LoopCore* LoopCore::create(Loop& facade, const LoopOptions& options) noexcept {
     auto* core = new (std::nothrow) LoopCore(facade, options);
@@ -89,9 +88,7 @@ void LoopCore::note_failure(std::string_view sentence) noexcept {
     std::snprintf(last_failure, sizeof last_failure, "%.*s", int(sentence.size()), sentence.data());
 }
 
-void LoopCore::callback_threw() noexcept {
-    base::log_format(LogLevel::error, "%s: a task or hook threw an exception; the loop goes on", options.name);
-}
+void LoopCore::callback_threw() noexcept { base::log_format(LogLevel::error, "%s: a task or hook threw an exception; the loop goes on", options.name); }
 
 // -- sleeper and ports -----------------------------------------------------------------------------------------
 
@@ -111,7 +108,8 @@ Result<transport::Sleeper*> LoopCore::sleeper() noexcept {
 
 // The descriptors are shared with the parent: a wait here would take its events away.
 bool LoopCore::is_forked_off() noexcept {
-    if (sleeper_ == nullptr || opened_in_ == base::forks()) [[likely]] return false;
+    if (sleeper_ == nullptr || opened_in_ == base::forks()) [[likely]]
+        return false;
     fail(Errc::misuse, "this loop is the parent's: a forked child may exec, exit with _exit(2), or make loops of its own");
     return true;
 }

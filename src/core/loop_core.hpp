@@ -170,7 +170,7 @@ private:
     std::uint32_t opened_in_ = 0;  ///< base::forks() when the sleeper was opened
     BellWatcher bell_watcher_;
     TimerWatcher timer_watcher_{*this};
-    unsigned own_watchers_ = 1;         ///< the bell, and the timer's descriptor once it is open
+    unsigned own_watchers_ = 1;  ///< the bell, and the timer's descriptor once it is open
     int timer_fd_ = -1;
     std::int64_t timer_due_ns_ = INT64_MAX;  ///< when timer_fd_ wakes us
     PortEntry* ports_ = nullptr;
@@ -211,12 +211,12 @@ private:
     memory::RingQueue<Waiting, 4> unkeyed_;  ///< members whose outbox waits for registration
 
     // hybrid
-    std::int64_t idle_since_ns_ = 0;   // 0: the last turn had work
-    std::int64_t expected_gap_ns_ = 0; // learned length of idle times
+    std::int64_t idle_since_ns_ = 0;    // 0: the last turn had work
+    std::int64_t expected_gap_ns_ = 0;  // learned length of idle times
     std::int64_t spin_until_ns_ = 0;
     std::int64_t trim_due_ns_ = 0;
     bool trim_pending_ = false;
-    std::uint8_t trim_skipped_ = 0;    // busy turns since the last look at the time
+    std::uint8_t trim_skipped_ = 0;  // busy turns since the last look at the time
 
     // stop
     std::int64_t drain_until_ns_ = 0;
@@ -266,6 +266,8 @@ struct CoreAccess {
         return made;
     }
     template <class Handle>
-    static auto state_of(const Handle& handle) noexcept { return handle.state_; }
+    static auto state_of(const Handle& handle) noexcept {
+        return handle.state_;
+    }
 };
 }  // namespace evpl

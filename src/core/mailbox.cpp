@@ -19,7 +19,8 @@ Mailbox::~Mailbox() {
 /// The ring, made by whoever comes first; a poster that loses the race drops its own. Null: no memory.
 Mailbox::Cell* Mailbox::cells() noexcept {
     Cell* found = cells_.load(std::memory_order_acquire);
-    if (found != nullptr) [[likely]] return found;
+    if (found != nullptr) [[likely]]
+        return found;
     Cell* const fresh = new (std::nothrow) Cell[cells_max];
     if (fresh == nullptr) return nullptr;
     for (std::uint32_t i = 0; i < cells_max; ++i) fresh[i].sequence.store(i, std::memory_order_relaxed);
@@ -31,7 +32,8 @@ Mailbox::Cell* Mailbox::cells() noexcept {
 bool Mailbox::post(Task&& task, std::uint32_t epoch) noexcept {
     if (!overflowing_.load(std::memory_order_acquire)) {
         const Pushed pushed = push_cell(task, epoch);
-        if (pushed != Pushed::full) [[likely]] return pushed == Pushed::yes;
+        if (pushed != Pushed::full) [[likely]]
+            return pushed == Pushed::yes;
     }
     return push_overflow(task, epoch);
 }
@@ -54,7 +56,7 @@ Mailbox::Pushed Mailbox::push_cell(Task& task, std::uint32_t epoch) noexcept {
             cell.sequence.store(position + 1, std::memory_order_release);
             return Pushed::yes;
         }
-        if (lead < 0) return Pushed::full;              // still holds the task of a round ago
+        if (lead < 0) return Pushed::full;             // still holds the task of a round ago
         tail = tail_.load(std::memory_order_relaxed);  // somebody else was faster
     }
 }
@@ -74,9 +76,11 @@ bool Mailbox::push_overflow(Task& task, std::uint32_t epoch) noexcept {
 }
 
 bool Mailbox::take(Task& task) noexcept {
-    if (taken_ != nullptr) [[unlikely]] return take_batch(task);
+    if (taken_ != nullptr) [[unlikely]]
+        return take_batch(task);
     if (take_cell(task)) return true;
-    if (!overflowing_.load(std::memory_order_acquire)) [[likely]] return false;
+    if (!overflowing_.load(std::memory_order_acquire)) [[likely]]
+        return false;
     return take_overflow() ? take_batch(task) : take_cell(task);
 }
 

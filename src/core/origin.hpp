@@ -17,7 +17,7 @@ struct Origin {
     std::uint64_t accepted = 0;
     std::uint64_t refused = 0;
     std::uint64_t open = 0;
-    std::uint32_t open_max = 0;         ///< 0: no limit
+    std::uint32_t open_max = 0;  ///< 0: no limit
 
     static Origin* create(const detail::ConnectionFactory& factory) noexcept;  ///< null: out of memory; the factory is dropped
     void ref() noexcept { ++refs; }

@@ -81,8 +81,7 @@ bool Resolver::prefers_ipv6(const Address& to) noexcept {
     name.sin6_scope_id = to.scope;
     std::memcpy(&name.sin6_addr, to.bytes, sizeof to.bytes);
     socklen_t size = sizeof name;
-    bool usable = ::connect(fd, reinterpret_cast<const sockaddr*>(&name), size) == 0 &&
-                  ::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) == 0;
+    bool usable = ::connect(fd, reinterpret_cast<const sockaddr*>(&name), size) == 0 && ::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) == 0;
     ::close(fd);
     if (usable && is_global(to.bytes)) usable = is_global(name.sin6_addr.s6_addr);
     return usable;
@@ -165,7 +164,7 @@ struct Resolver::Lookup {
     unsigned collect(std::uint8_t told, std::span<Address> room) noexcept;
 
     Resolver& resolver;
-    Lookup* next_same = nullptr;    // in its bucket
+    Lookup* next_same = nullptr;  // in its bucket
     Lookup* next_queued = nullptr;
     Lookup* next_ready = nullptr;
     Query* queries = nullptr;
@@ -174,9 +173,9 @@ struct Resolver::Lookup {
     unsigned holds = 0;
     State state = State::queued;
     bool is_ready = false;
-    bool is_orphan = false;         // over, and c-ares still asks
-    bool early = false;             // what there is may be told
-    bool complete = false;          // no more will be told
+    bool is_orphan = false;  // over, and c-ares still asks
+    bool early = false;      // what there is may be told
+    bool complete = false;   // no more will be told
     bool done[2] = {false, false};
     std::uint8_t count[2] = {0, 0};
     int status[2] = {ARES_ENODATA, ARES_ENODATA};
@@ -184,7 +183,7 @@ struct Resolver::Lookup {
     struct Delay : Alarm {
         Lookup* lookup;
     } delay;
-    struct Asked {                  // the argument of a family's callback
+    struct Asked {  // the argument of a family's callback
         Lookup* lookup;
         unsigned family;
     } asked[2] = {{this, ipv4}, {this, ipv6}};
@@ -219,7 +218,7 @@ struct Resolver::Socket final : transport::Watcher {
     }
     Resolver* owner = nullptr;
     Socket* next = nullptr;
-    int fd = -1;                    // -1: free for use
+    int fd = -1;  // -1: free for use
     std::uint32_t wanted = 0;
     std::uint32_t pending = 0;
 };
@@ -271,8 +270,8 @@ Error Resolver::open_channel(Diagnostic& why) noexcept {
     options.sock_state_cb_data = this;
     int status = library;
     if (status == ARES_SUCCESS) {
-        status = ares_init_options(&channel_, &options, ARES_OPT_FLAGS | ARES_OPT_EDNSPSZ | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
-                                                            ARES_OPT_LOOKUPS | ARES_OPT_SOCK_STATE_CB);
+        status = ares_init_options(&channel_, &options,
+                                   ARES_OPT_FLAGS | ARES_OPT_EDNSPSZ | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS | ARES_OPT_SOCK_STATE_CB);
     }
     if (status != ARES_SUCCESS) {
         channel_ = nullptr;
@@ -375,7 +374,8 @@ Resolver::Lookup* Resolver::make(std::string_view name, std::uint32_t hash) noex
 
 Error Resolver::start(Query& query, std::string_view name, Diagnostic& why) noexcept {
     if (!can_be_a_name(name)) {
-        std::snprintf(why.text, sizeof why.text, "\"%.*s\" is neither an address nor the name of a host", int(std::min<std::size_t>(name.size(), 120)), name.data());
+        std::snprintf(why.text, sizeof why.text, "\"%.*s\" is neither an address nor the name of a host", int(std::min<std::size_t>(name.size(), 120)),
+                      name.data());
         return Error(Errc::name_not_found, Step::resolve);
     }
     if (const auto sleeper = core.sleeper(); !sleeper) {

@@ -49,8 +49,8 @@ public:
         // The resolver's own.
         Lookup* lookup = nullptr;
         Query* next = nullptr;
-        Query** at = nullptr;    ///< what points to this query
-        std::uint8_t told = 0;   ///< families that an early answer had
+        Query** at = nullptr;   ///< what points to this query
+        std::uint8_t told = 0;  ///< families that an early answer had
     };
 
     explicit Resolver(LoopCore& core) noexcept;
@@ -108,9 +108,9 @@ private:
     std::array<Lookup*, buckets> table_{};  // those that a new query may join
     Lookup* first_queued_ = nullptr;
     Lookup* last_queued_ = nullptr;
-    Lookup* ready_ = nullptr;               // with something to tell
+    Lookup* ready_ = nullptr;  // with something to tell
     unsigned queued_ = 0, asked_ = 0, orphaned_ = 0;
-    Socket* sockets_ = nullptr;             // never freed before the resolver: watchers are type-stable
+    Socket* sockets_ = nullptr;  // never freed before the resolver: watchers are type-stable
     unsigned open_sockets_ = 0;
     struct Timeout : Alarm {
         Resolver* owner;

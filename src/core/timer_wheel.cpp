@@ -113,11 +113,13 @@ TimerWheel::~TimerWheel() {
 void TimerWheel::free(std::uint32_t index, bool plain) noexcept {
     if (!plain) job_of(index).~Job();
     std::swap(index, arriving_[freed_++ % arriving_.size()]);
-    if (index != 0) [[likely]] rows[index].next = std::exchange(free_, index);
+    if (index != 0) [[likely]]
+        rows[index].next = std::exchange(free_, index);
 }
 
 TimerHandle TimerWheel::add(std::int64_t now_ns, std::int64_t delay_ns, Task&& task, std::int64_t period_ns) noexcept {
-    if (closing_ || (free_ == 0 && !grow())) [[unlikely]] return {};
+    if (closing_ || (free_ == 0 && !grow())) [[unlikely]]
+        return {};
     const std::uint32_t index = free_, row = row_of(index);
     TimerChunk& chunk = chunk_of(index);
     new (chunk.jobs[row]) TimerChunk::Job(std::move(task));
@@ -148,7 +150,8 @@ bool TimerWheel::cancel(TimerHandle handle) noexcept {
     wheel.rows[index].generation = handle.generation() + 1;
     wheel.remove(index);
     // A periodic timer that cancels itself: its task is running and goes when it returns.
-    if (index != wheel.running_) [[likely]] wheel.free(index, handle.plain());
+    if (index != wheel.running_) [[likely]]
+        wheel.free(index, handle.plain());
     return true;
 }
 
@@ -192,12 +195,8 @@ void TimerWheel::call(Task& task) noexcept {
 
 namespace evpl {
 
-void Timer::cancel() noexcept {
-    core::TimerWheel::cancel({std::exchange(chunk_, nullptr), token_});
-}
+void Timer::cancel() noexcept { core::TimerWheel::cancel({std::exchange(chunk_, nullptr), token_}); }
 
-bool Timer::pending() const noexcept {
-    return core::TimerWheel::pending({chunk_, token_});
-}
+bool Timer::pending() const noexcept { return core::TimerWheel::pending({chunk_, token_}); }
 
 }  // namespace evpl

@@ -97,12 +97,9 @@ struct TimerHandle {
     TimerHandle(TimerChunk* home, std::uint64_t word) noexcept : chunk(home), token(word) {}
     /// `plain`: the task needs no destructor.
     TimerHandle(TimerChunk& home, std::uint32_t generation, std::uint32_t row, bool plain) noexcept
-        : chunk(&home),
-          token(std::uint64_t(generation) << 32 | std::uint64_t(epoch_of(home)) << 10 | row << 1 | unsigned(plain)) {}
+        : chunk(&home), token(std::uint64_t(generation) << 32 | std::uint64_t(epoch_of(home)) << 10 | row << 1 | unsigned(plain)) {}
 
-    static std::uint32_t epoch_of(const TimerChunk& chunk) noexcept {
-        return chunk.epoch.load(std::memory_order_relaxed) & ((1u << 22) - 1);
-    }
+    static std::uint32_t epoch_of(const TimerChunk& chunk) noexcept { return chunk.epoch.load(std::memory_order_relaxed) & ((1u << 22) - 1); }
     std::uint32_t generation() const noexcept { return std::uint32_t(token >> 32); }
     std::uint32_t epoch() const noexcept { return std::uint32_t(token) >> 10; }
     std::uint32_t row() const noexcept { return std::uint32_t(token) >> 1 & (TimerChunk::capacity - 1); }
@@ -178,8 +175,8 @@ private:
     void free(std::uint32_t index, bool plain) noexcept;
     bool grow() noexcept;
 
-    std::uint32_t free_ = 0;           // list of free rows through `next`; 0, a head, ends it
-    std::uint32_t running_ = 0;        // whose task runs
+    std::uint32_t free_ = 0;     // list of free rows through `next`; 0, a head, ends it
+    std::uint32_t running_ = 0;  // whose task runs
     /// Rows freed last, whose jobs are still on their way into the cache: add() takes one that has arrived.
     std::array<std::uint32_t, 8> arriving_{};
     unsigned freed_ = 0;

@@ -33,8 +33,8 @@ constexpr std::int64_t long_wait_ns = 10'000'000;
 }  // namespace
 
 bool LoopCore::has_work() const noexcept {
-    return poll_again_ || !marked_.empty() || !dirty_.empty() || !deferred_.empty() || ready_watches_ != nullptr ||
-           !control->mailbox.empty() || (sleeper_ != nullptr && sleeper_->has_leftover());
+    return poll_again_ || !marked_.empty() || !dirty_.empty() || !deferred_.empty() || ready_watches_ != nullptr || !control->mailbox.empty() ||
+           (sleeper_ != nullptr && sleeper_->has_leftover());
 }
 
 // -- gather ----------------------------------------------------------------------------------------------------
@@ -69,7 +69,8 @@ unsigned LoopCore::sleep(std::int64_t wait_ns_max) noexcept {
         stay_awake |= armed.work_waiting;
         wait_ns_max = std::min(wait_ns_max, armed.sleep_ns_max);
     }
-    if (!unkeyed_.empty()) [[unlikely]] wait_ns_max = std::min(wait_ns_max, key_retry_ns);
+    if (!unkeyed_.empty()) [[unlikely]]
+        wait_ns_max = std::min(wait_ns_max, key_retry_ns);
     std::int64_t due = timers.next_due_ns();
     if (trim_pending_) due = std::min(due, trim_due_ns_);
     if (stay_awake) wait_ns_max = 0;
@@ -191,7 +192,8 @@ void LoopCore::retry_unkeyed() noexcept {
 
 unsigned LoopCore::work() noexcept {
     unsigned done = 0;
-    if (!unkeyed_.empty()) [[unlikely]] retry_unkeyed();
+    if (!unkeyed_.empty()) [[unlikely]]
+        retry_unkeyed();
     for (unsigned round = 0; round < rounds_max; ++round) {
         done += dispatch_marked();
         if (round == 0) {
@@ -229,15 +231,15 @@ void LoopCore::finish_turn(bool busy) noexcept {
     busy_cycles += spent;
     if (spent > longest_turn_cycles) longest_turn_cycles = spent;
     // A cycle is never longer than a nanosecond: what is short in cycles is short.
-    if (spent > std::uint64_t(options.stall.ns)) [[unlikely]] count_long_turn(spent);
+    if (spent > std::uint64_t(options.stall.ns)) [[unlikely]]
+        count_long_turn(spent);
 }
 
 void LoopCore::count_long_turn(std::uint64_t spent_cycles) noexcept {
     const std::int64_t spent_ns = cycle_scale.ns(spent_cycles);
     if (spent_ns <= options.stall.ns) return;
     ++metrics.stalls;
-    base::log_format(LogLevel::warning, "%s: a turn took %lld us: a callback or a timer works too long", options.name,
-                     static_cast<long long>(spent_ns / 1000));
+    base::log_format(LogLevel::warning, "%s: a turn took %lld us: a callback or a timer works too long", options.name, static_cast<long long>(spent_ns / 1000));
 }
 
 bool LoopCore::turn(std::int64_t wait_ns_max) noexcept {
@@ -259,7 +261,8 @@ void LoopCore::trim_when_due(bool busy) noexcept {
         trim_due_ns_ = now_ns() + trim_ns;
         return;
     }
-    if (busy && ++trim_skipped_ != 0) [[likely]] return;  // one busy turn in 256 looks at the time
+    if (busy && ++trim_skipped_ != 0) [[likely]]
+        return;  // one busy turn in 256 looks at the time
     if (now_ns() < trim_due_ns_) return;
     trim_pending_ = heap_->trim();
     trim_due_ns_ = now_ns() + trim_ns;
@@ -295,9 +298,7 @@ std::int64_t LoopCore::next_wait_ns() const noexcept {
 
 // -- run -------------------------------------------------------------------------------------------------------
 
-bool LoopCore::is_idle() const noexcept {
-    return members_ == nullptr && timers.timers() == 0 && watches_ == 0 && !has_work();
-}
+bool LoopCore::is_idle() const noexcept { return members_ == nullptr && timers.timers() == 0 && watches_ == 0 && !has_work(); }
 
 namespace {
 /// Which loop runs on this thread: memory let go for other loops is sent home in batches, and nested loops restore it.

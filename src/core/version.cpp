@@ -6,8 +6,6 @@
 
 namespace evpl {
 
-const char* version() noexcept {
-    return EVPL_VERSION_STRING;
-}
+const char* version() noexcept { return EVPL_VERSION_STRING; }
 
 }  // namespace evpl

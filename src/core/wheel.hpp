@@ -127,9 +127,7 @@ private:
         constexpr std::uint64_t tick_ns = 1u << tick_shift;
         return (std::uint64_t(std::max<std::int64_t>(due_ns, 0)) + tick_ns - 1) >> tick_shift;
     }
-    static std::uint64_t tick_at(std::int64_t now_ns) noexcept {
-        return std::uint64_t(std::max<std::int64_t>(now_ns, 0)) >> tick_shift;
-    }
+    static std::uint64_t tick_at(std::int64_t now_ns) noexcept { return std::uint64_t(std::max<std::int64_t>(now_ns, 0)) >> tick_shift; }
 
     [[gnu::always_inline]] void link(Ref node, std::uint64_t tick) noexcept {
         // The lowest digit always counts as different: level 0 when nothing above differs.
@@ -188,8 +186,8 @@ private:
     std::uint64_t tick_ = 0;        // every node is due at this tick or later
     std::uint64_t floor_tick_ = 0;  // inside expire(): what is inserted is due from here on
     std::size_t size_ = 0;
-    std::uint32_t occupied_ = 0;    // bit per level
-    Place cascading_{0, 0};         // a slot that is only partly moved, when its level is not 0
+    std::uint32_t occupied_ = 0;  // bit per level
+    Place cascading_{0, 0};       // a slot that is only partly moved, when its level is not 0
     std::array<std::uint64_t, levels> bits_{};
 };
 

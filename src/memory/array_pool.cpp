@@ -9,9 +9,9 @@
 namespace evpl::memory {
 namespace {
 
-constexpr unsigned least_shift = 7;   // 128 bytes
-constexpr unsigned most_shift = 20;   // 1 MiB
-constexpr unsigned kept_per_size = 8; // more than this goes back to the system at once
+constexpr unsigned least_shift = 7;    // 128 bytes
+constexpr unsigned most_shift = 20;    // 1 MiB
+constexpr unsigned kept_per_size = 8;  // more than this goes back to the system at once
 
 struct Kept {
     Kept* next;

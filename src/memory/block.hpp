@@ -12,7 +12,7 @@ namespace evpl {
 struct BufferAccess {
     static constexpr std::uint32_t end_of_message = 1;  ///< last slice of a message
     static constexpr std::uint32_t has_descriptor = 2;  ///< a descriptor travels with this slice's first byte
-    static constexpr std::uint32_t has_key = 4;  ///< last slice of a message that takes back an exposed key
+    static constexpr std::uint32_t has_key = 4;         ///< last slice of a message that takes back an exposed key
 
     /// Adopts one reference on `block`.
     static Buffer adopt(detail::Block* block, std::byte* data, std::uint32_t size) noexcept { return Buffer(block, data, size); }

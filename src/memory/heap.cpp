@@ -43,9 +43,7 @@ std::uintptr_t set_holders(detail::Block* block, std::uintptr_t holders) noexcep
     std::atomic_ref(block->next).store(reinterpret_cast<detail::Block*>(holders), std::memory_order_relaxed);
     return holders;
 }
-void note_buffers_left(detail::Block* block) noexcept {
-    set_holders(block, (holders_of(block) & ~buffers_left) | (block->refs != 0 ? buffers_left : 0));
-}
+void note_buffers_left(detail::Block* block) noexcept { set_holders(block, (holders_of(block) & ~buffers_left) | (block->refs != 0 ? buffers_left : 0)); }
 
 thread_local Heap* current_heap = nullptr;
 
@@ -75,7 +73,8 @@ Heap::~Heap() {
 // -- taking ----------------------------------------------------------------------------------------------------
 
 Result<Buffer> Heap::allocate(std::uint32_t size_bytes) noexcept {
-    if (size_bytes > block_bytes_max) [[unlikely]] return Errc::too_large;
+    if (size_bytes > block_bytes_max) [[unlikely]]
+        return Errc::too_large;
     const unsigned size_class = size_class_of(size_bytes);
     detail::Block* block = free_[size_class];
     if (block == nullptr) [[unlikely]] {
@@ -122,8 +121,7 @@ Error Heap::grow(unsigned size_class) noexcept {
     slabs_ = slab;
     ++slab_count_;
     for (std::uint32_t i = count; i-- > 0;) {  // the lowest address ends up first
-        free_[size_class] = new (&blocks[i])
-            detail::Block{slab->base + std::size_t(i) * bytes, 0, slab_block, slab, free_[size_class]};
+        free_[size_class] = new (&blocks[i]) detail::Block{slab->base + std::size_t(i) * bytes, 0, slab_block, slab, free_[size_class]};
     }
     return {};
 }
@@ -170,13 +168,15 @@ Result<Buffer> Heap::wrap(std::byte* data, std::uint32_t size_bytes, void (*on_r
 
 Descriptor* Heap::make_proxy(detail::Block* origin) noexcept {
     std::unique_lock lock(orphans_mutex(), std::defer_lock);
-    if (retired_) [[unlikely]] lock.lock();
+    if (retired_) [[unlikely]]
+        lock.lock();
     Descriptor* descriptor = take_descriptor();
     if (descriptor == nullptr) return nullptr;
     descriptor->kind = proxy;
     descriptor->data = origin->data;
     descriptor->owner = origin;
-    if (retired_) [[unlikely]] count_apart(origin);
+    if (retired_) [[unlikely]]
+        count_apart(origin);
     return descriptor;
 }
 
@@ -198,7 +198,8 @@ void Heap::release(detail::Block* block) noexcept {
 }
 
 void Heap::release_here(detail::Block* block) noexcept {
-    if (!retired_) [[likely]] return release(block);
+    if (!retired_) [[likely]]
+        return release(block);
     // A buffer that its program kept longer than the loop.
     const std::lock_guard lock(orphans_mutex());
     if (set_holders(block, holders_of(block) & ~buffers_left) != 0) return;
@@ -359,8 +360,7 @@ std::uint32_t block_bytes(const Buffer& buffer) noexcept {
     const detail::Block* block = BufferAccess::block(buffer);
     while (block != nullptr && block->kind == proxy) block = static_cast<const detail::Block*>(block->owner);
     if (block == nullptr) return 0;
-    return block->kind == slab_block ? static_cast<const Slab*>(block->owner)->block_bytes
-                                     : static_cast<const Descriptor*>(block)->size_bytes;
+    return block->kind == slab_block ? static_cast<const Slab*>(block->owner)->block_bytes : static_cast<const Descriptor*>(block)->size_bytes;
 }
 
 }  // namespace evpl::memory

@@ -15,9 +15,7 @@ inline constexpr unsigned size_classes = 11;
 inline constexpr std::uint32_t block_bytes_min = 2u << 10;
 inline constexpr std::uint32_t block_bytes_max = 2u << 20;
 
-constexpr unsigned size_class_of(std::uint32_t bytes) noexcept {
-    return bytes <= block_bytes_min ? 0u : 32u - unsigned(__builtin_clz(bytes - 1)) - 11u;
-}
+constexpr unsigned size_class_of(std::uint32_t bytes) noexcept { return bytes <= block_bytes_min ? 0u : 32u - unsigned(__builtin_clz(bytes - 1)) - 11u; }
 constexpr std::uint32_t class_bytes(unsigned size_class) noexcept { return block_bytes_min << size_class; }
 
 /// The memory of one loop: blocks of its slabs, last in first out, and descriptors for parcels and wrapped memory.
@@ -41,7 +39,8 @@ public:
 
     /// Blocks that other threads let go come back into use. Cost when there are none: one load.
     void drain_returns() noexcept {
-        if (returns_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] take_returns();
+        if (returns_.load(std::memory_order_relaxed) != nullptr) [[unlikely]]
+            take_returns();
     }
     /// Gives slabs back that were wholly free at the last trim and still are. Call now and then, and before a long sleep.
     /// True: another call after a while may free more.
@@ -57,7 +56,8 @@ public:
     /// Sends the blocks of other loops home that were let go while this heap was the current one. Once per turn.
     /// Cost when there are none: one load.
     void flush_departures() noexcept {
-        if (departures_.count > 0) [[unlikely]] depart();
+        if (departures_.count > 0) [[unlikely]]
+            depart();
     }
 
     /// A block of this heap lost its last reference on its own thread.

@@ -40,8 +40,6 @@ Region::~Region() {
     if (slab_ != nullptr) slab_->unref();
 }
 
-std::span<std::byte> Region::bytes() const noexcept {
-    return slab_ != nullptr ? std::span(slab_->base, slab_->size_bytes) : std::span<std::byte>();
-}
+std::span<std::byte> Region::bytes() const noexcept { return slab_ != nullptr ? std::span(slab_->base, slab_->size_bytes) : std::span<std::byte>(); }
 
 }  // namespace evpl

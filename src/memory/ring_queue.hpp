@@ -34,11 +34,13 @@ public:
 
     /// Room for `more` further elements. False: out of memory, nothing changed.
     [[nodiscard]] bool reserve(std::uint32_t more) noexcept {
-        if (more <= mask_ + 1 - size()) [[likely]] return true;
+        if (more <= mask_ + 1 - size()) [[likely]]
+            return true;
         return grow(std::uint64_t(size()) + more);
     }
     [[nodiscard]] bool push(T&& item) noexcept {
-        if (!reserve(1)) [[unlikely]] return false;
+        if (!reserve(1)) [[unlikely]]
+            return false;
         push_reserved(std::move(item));
         return true;
     }

@@ -85,8 +85,7 @@ Result<Slab*> SlabStore::take() noexcept {
     }
     if (!slab->huge && !state_->huge_refused) {
         state_->huge_refused = true;
-        base::log_line(LogLevel::info,
-                       "buffers use normal pages: no free 2 MiB huge page (sysctl vm.nr_hugepages=N provides them)");
+        base::log_line(LogLevel::info, "buffers use normal pages: no free 2 MiB huge page (sysctl vm.nr_hugepages=N provides them)");
     }
     enlist(*slab);
     state_->bytes += slab_bytes;

@@ -33,12 +33,12 @@ struct Slab {
     std::uint32_t size_class = 0;
     std::uint32_t block_bytes = 0;
     std::uint32_t block_count = 0;
-    std::uint32_t used = 0;           ///< blocks in use
+    std::uint32_t used = 0;  ///< blocks in use
     bool huge = false;
-    bool idle = false;                ///< was wholly free at the last trim
-    Slab* next = nullptr;             ///< in the process's list
+    bool idle = false;     ///< was wholly free at the last trim
+    Slab* next = nullptr;  ///< in the process's list
     Slab* previous = nullptr;
-    Slab* heap_next = nullptr;        ///< in its heap's list
+    Slab* heap_next = nullptr;  ///< in its heap's list
 
     struct Key {
         std::atomic<KeyState> state{KeyState::absent};

@@ -187,9 +187,8 @@ namespace {
 void url_with_port(std::string_view url, std::uint16_t port, char* out, std::size_t room) noexcept {
     const auto parsed = Endpoint::parse(url);
     const bool bracket = parsed->host().find(':') != std::string_view::npos;
-    std::snprintf(out, room, "%.*s://%s%.*s%s:%u%s%.*s", int(parsed->scheme().size()), parsed->scheme().data(), bracket ? "[" : "",
-                  int(parsed->host().size()), parsed->host().data(), bracket ? "]" : "", port, parsed->query().empty() ? "" : "?",
-                  int(parsed->query().size()), parsed->query().data());
+    std::snprintf(out, room, "%.*s://%s%.*s%s:%u%s%.*s", int(parsed->scheme().size()), parsed->scheme().data(), bracket ? "[" : "", int(parsed->host().size()),
+                  parsed->host().data(), bracket ? "]" : "", port, parsed->query().empty() ? "" : "?", int(parsed->query().size()), parsed->query().data());
 }
 
 enum class Plan { share, hand_out, first_only };

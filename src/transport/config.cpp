@@ -96,11 +96,12 @@ public:
         const bool near = least_ <= base::distance_most(meaning);
         if (variable_ && !in_group_ && !near) return {};
         std::string name = setting_.name.substr(0, 48);
-        std::replace_if(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+        std::replace_if(
+            name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
         const bool has_place = !variable_ && !setting_.where.empty();
         return base::refuse(why, Errc::unknown_option, "%.*s%sunknown setting \"%s\"%s%s%s; `evpl info --config` lists what there is",
-                            int(has_place ? std::min<std::size_t>(setting_.where.size(), 80) : 0), setting_.where.c_str(), has_place ? ": " : "",
-                            name.c_str(), near ? ": did you mean " : "", near ? nearest_.c_str() : "", near ? "?" : "");
+                            int(has_place ? std::min<std::size_t>(setting_.where.size(), 80) : 0), setting_.where.c_str(), has_place ? ": " : "", name.c_str(),
+                            near ? ": did you mean " : "", near ? nearest_.c_str() : "", near ? "?" : "");
     }
 
 private:

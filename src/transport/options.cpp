@@ -17,13 +17,12 @@ thread_local OptionListing* listing = nullptr;
 
 Error refuse_unknown(const Endpoint& endpoint, std::string_view name, std::span<const OptionSpec> specs, Diagnostic& why) noexcept {
     const std::string_view scheme = endpoint.scheme();
-    if (specs.empty())
-        return refuse(why, Errc::unknown_option, "unknown option \"%.*s\": %.*s has no options", EVPL_SHOWN(name), EVPL_SHOWN(scheme));
+    if (specs.empty()) return refuse(why, Errc::unknown_option, "unknown option \"%.*s\": %.*s has no options", EVPL_SHOWN(name), EVPL_SHOWN(scheme));
     char names[128];
     base::list_names(specs, names, sizeof names);
     const std::string_view meant = base::nearest(name, specs);
-    return refuse(why, Errc::unknown_option, "unknown option \"%.*s\"%s%.*s%s; %.*s has %s", EVPL_SHOWN(name),
-                  meant.empty() ? "" : ": did you mean ", EVPL_SHOWN(meant), meant.empty() ? "" : "?", EVPL_SHOWN(scheme), names);
+    return refuse(why, Errc::unknown_option, "unknown option \"%.*s\"%s%.*s%s; %.*s has %s", EVPL_SHOWN(name), meant.empty() ? "" : ": did you mean ",
+                  EVPL_SHOWN(meant), meant.empty() ? "" : "?", EVPL_SHOWN(scheme), names);
 }
 
 Error refuse_value(const OptionSpec& spec, std::string_view value, Diagnostic& why) noexcept {

@@ -21,7 +21,8 @@ public:
     [[nodiscard]] bool reserve(std::uint32_t more) noexcept { return slices_.reserve(more); }
     /// False: out of memory; `slice` is untouched.
     [[nodiscard]] bool push(Buffer&& slice) noexcept {
-        if (!slices_.reserve(1)) [[unlikely]] return false;
+        if (!slices_.reserve(1)) [[unlikely]]
+            return false;
         push_reserved(std::move(slice));
         return true;
     }

@@ -43,8 +43,8 @@ Error say(Diagnostic& why, Errc code, const char* format, std::string_view a, st
 void say_fallback(const Scheme& wanted, const Scheme& instead, const Probe& probe) noexcept {
     static std::atomic<bool> said{false};
     if (said.exchange(true, std::memory_order_relaxed)) return;
-    base::log_format(LogLevel::warning, "%.*s is absent, %.*s is used instead: %.*s. Remedy: %.*s", EVPL_SHOWN(wanted.name),
-                     EVPL_SHOWN(instead.name), int(probe.reason.size()), probe.reason.data(), int(probe.remedy.size()), probe.remedy.data());
+    base::log_format(LogLevel::warning, "%.*s is absent, %.*s is used instead: %.*s. Remedy: %.*s", EVPL_SHOWN(wanted.name), EVPL_SHOWN(instead.name),
+                     int(probe.reason.size()), probe.reason.data(), int(probe.remedy.size()), probe.remedy.data());
 }
 
 /// The scheme that ?engine=uring asks for in the place of `scheme`; empty: none.
@@ -120,8 +120,8 @@ bool fall_back(const Choice& from, const Endpoint& endpoint, Choice& to, Endpoin
     char query[Endpoint::text_bytes_max + 1], url[2 * Endpoint::text_bytes_max];
     translate_query(endpoint.query(), to, query, sizeof query);
     const bool bracket = endpoint.host().find(':') != std::string_view::npos;
-    std::snprintf(url, sizeof url, "%.*s://%s%.*s%s:%u%s", int(to.scheme->name.size()), to.scheme->name.data(), bracket ? "[" : "",
-                  int(endpoint.host().size()), endpoint.host().data(), bracket ? "]" : "", unsigned(endpoint.port()), query);
+    std::snprintf(url, sizeof url, "%.*s://%s%.*s%s:%u%s", int(to.scheme->name.size()), to.scheme->name.data(), bracket ? "[" : "", int(endpoint.host().size()),
+                  endpoint.host().data(), bracket ? "]" : "", unsigned(endpoint.port()), query);
     const auto parsed = Endpoint::parse(url);
     if (parsed) instead = *parsed;
     return parsed.ok();

@@ -32,15 +32,15 @@ class Listening;
 
 /// What arrived with some bytes.
 struct Arrival {
-    bool end_of_message = false;     ///< the bytes complete a message (message and datagram links)
-    bool truncated = false;          ///< the rest of the message is lost
-    std::uint32_t segment_bytes = 0; ///< GRO: the bytes are several datagrams of this size, the last may be smaller; 0: one
+    bool end_of_message = false;      ///< the bytes complete a message (message and datagram links)
+    bool truncated = false;           ///< the rest of the message is lost
+    std::uint32_t segment_bytes = 0;  ///< GRO: the bytes are several datagrams of this size, the last may be smaller; 0: one
     std::uint32_t immediate = 0;
-    bool has_immediate = false;      ///< no bytes: the peer has written to exposed memory, and `immediate` is its word for that
+    bool has_immediate = false;         ///< no bytes: the peer has written to exposed memory, and `immediate` is its word for that
     std::uint64_t invalidated_key = 0;  ///< the message has taken back what was exposed by it; 0: none
-    const Address* source = nullptr; ///< datagrams; borrowed until the upcall returns
-    const Address* local = nullptr;  ///< datagrams: where it was sent to, when known
-    std::span<const int> descriptors;///< descriptor passing: the sink takes (and must close) them
+    const Address* source = nullptr;    ///< datagrams; borrowed until the upcall returns
+    const Address* local = nullptr;     ///< datagrams: where it was sent to, when known
+    std::span<const int> descriptors;   ///< descriptor passing: the sink takes (and must close) them
 };
 
 /// Upcalls of a link. All of them come from inside Port::poll, hand_over or flush, or Sleeper::wait, on the loop's thread, never from
@@ -106,13 +106,13 @@ struct Landing {
 class Link {
 public:
     Port* port = nullptr;
-    Sink* sink = nullptr;        ///< whoever listens; never null between accepted/connect and retired
-    SendQueue* outbox = nullptr; ///< owned by the sink's side, alive until closed; ports take from its front in flush
-    const Caps* caps = nullptr;  ///< of this link; alive until retired
+    Sink* sink = nullptr;              ///< whoever listens; never null between accepted/connect and retired
+    SendQueue* outbox = nullptr;       ///< owned by the sink's side, alive until closed; ports take from its front in flush
+    const Caps* caps = nullptr;        ///< of this link; alive until retired
     memory::Domain* domain = nullptr;  ///< slices of the outbox must be registered there; null: any memory will do. Set before opened()
-    Landing landing;             ///< ports that can land fill this first; where they deliver instead, core copies and moves it on
-    bool receive_paused = false; ///< set by core through Port::pause
-    bool awaits_accept = false;  ///< set by the port before accepted(): the peer is answered by Port::admit, or rejected by close(abort)
+    Landing landing;                   ///< ports that can land fill this first; where they deliver instead, core copies and moves it on
+    bool receive_paused = false;       ///< set by core through Port::pause
+    bool awaits_accept = false;        ///< set by the port before accepted(): the peer is answered by Port::admit, or rejected by close(abort)
     std::uint32_t generation = 0;
 
 protected:
@@ -138,27 +138,27 @@ protected:
 };
 
 enum class How : std::uint8_t {
-    drain,       ///< send what is queued, then end our direction; receiving goes on (half-close)
-    finish,      ///< send what is queued, then close both directions
-    abort        ///< drop everything; the peer sees a reset where the transport has one
+    drain,   ///< send what is queued, then end our direction; receiving goes on (half-close)
+    finish,  ///< send what is queued, then close both directions
+    abort    ///< drop everything; the peer sees a reset where the transport has one
 };
 
 /// What a flush did.
 enum class Flushed : std::uint8_t {
-    all,      ///< the outbox is empty, or wholly with the device
-    blocked   ///< the device is full: the sink hears writable() (or sent()) when it is worth another try
+    all,     ///< the outbox is empty, or wholly with the device
+    blocked  ///< the device is full: the sink hears writable() (or sent()) when it is worth another try
 };
 
 /// What a port says before the loop sleeps.
 struct Armed {
-    bool work_waiting = false;                ///< do not sleep: poll again
-    std::int64_t sleep_ns_max = INT64_MAX;    ///< poll-only stacks: how long the loop may sleep at the most
+    bool work_waiting = false;              ///< do not sleep: poll again
+    std::int64_t sleep_ns_max = INT64_MAX;  ///< poll-only stacks: how long the loop may sleep at the most
 };
 
 /// What polling a port costs.
 enum class PollPrice : std::uint8_t {
-    nothing,      ///< it is driven by the sleeper alone: poll() has nothing to do
-    memory,       ///< loads from memory
+    nothing,  ///< it is driven by the sleeper alone: poll() has nothing to do
+    memory,   ///< loads from memory
     system_call
 };
 
@@ -169,9 +169,12 @@ public:
     virtual Result<Sleeper*> sleeper() noexcept = 0;  ///< opened on first use
     /// From now on the loop waits in `successor`, which it owns; the sleeper there was is the successor's to keep and to free, and who
     /// holds it may go on using it. Called by ports when they open their first endpoint. False: this loop cannot.
-    virtual bool adopt_sleeper(Sleeper& successor) noexcept { (void)successor; return false; }
-    virtual Bell& bell() noexcept = 0;                ///< other threads ring it to wake this loop
-    virtual std::int64_t now_ns() const noexcept = 0; ///< monotonic, of this turn
+    virtual bool adopt_sleeper(Sleeper& successor) noexcept {
+        (void)successor;
+        return false;
+    }
+    virtual Bell& bell() noexcept = 0;                 ///< other threads ring it to wake this loop
+    virtual std::int64_t now_ns() const noexcept = 0;  ///< monotonic, of this turn
     virtual std::uint32_t batch_bytes() const noexcept = 0;
     /// Runs `due(context)` at `at_ns` or later (INT64_MAX: never). One alarm per port.
     virtual void set_alarm(Port& port, std::int64_t at_ns) noexcept = 0;
@@ -208,7 +211,10 @@ public:
 
     // -- per batch and per dirty link
     /// Does what is waiting, up to `budget` events; returns how many. Ports driven by the sleeper return 0.
-    virtual unsigned poll(unsigned budget) { (void)budget; return 0; }
+    virtual unsigned poll(unsigned budget) {
+        (void)budget;
+        return 0;
+    }
     virtual PollPrice poll_price() const noexcept { return PollPrice::nothing; }
     /// Puts as much of the link's outbox on the wire as fits, calling sent() for what is the device's no more.
     virtual Flushed flush(Link& link) = 0;
@@ -240,7 +246,10 @@ public:
     virtual Address remote_address(const Link&) const { return {}; }
     virtual Address local_address(const Link&) const { return {}; }
     /// The peer as text into `room`; returns the length.
-    virtual std::size_t remote_name(const Link&, std::span<char> room) const { (void)room; return 0; }
+    virtual std::size_t remote_name(const Link&, std::span<char> room) const {
+        (void)room;
+        return 0;
+    }
     virtual int native_fd(const Link&) const noexcept { return -1; }
     virtual Result<void> credentials(const Link&, std::int32_t& pid, std::uint32_t& uid, std::uint32_t& gid) const;
 
@@ -260,13 +269,13 @@ public:
 
 /// A scheme and what it is for.
 struct Scheme {
-    std::string_view name;        ///< "tcp"
-    std::string_view summary;     ///< "kernel TCP through epoll"
-    std::string_view wire;        ///< schemes of one wire format reach each other: "tcp", "udp", ...; stream:// and dgram:// choose by it
+    std::string_view name;     ///< "tcp"
+    std::string_view summary;  ///< "kernel TCP through epoll"
+    std::string_view wire;     ///< schemes of one wire format reach each other: "tcp", "udp", ...; stream:// and dgram:// choose by it
     Kind kind;
-    bool has_address;             ///< host is a name or IP address to resolve, and a port is needed
-    std::uint8_t preference;      ///< of stream:// and dgram://: the highest present wins; 0: only by name
-    bool needs_card = false;      ///< lives on a network card of one kind: its absence is no news
+    bool has_address;                ///< host is a name or IP address to resolve, and a port is needed
+    std::uint8_t preference;         ///< of stream:// and dgram://: the highest present wins; 0: only by name
+    bool needs_card = false;         ///< lives on a network card of one kind: its absence is no news
     std::string_view fallback = {};  ///< the scheme that takes an endpoint over where this one answers transport_absent; empty: none
 };
 

@@ -157,7 +157,11 @@ TEST(CapiConnection, AFrameCallbackCutsMessages) {
     const evpl_handler events = every_event();
     evpl_connection_ref ref;
     ASSERT_EQ(evpl_connect(world.loop, "inproc://capi-frames", &events, &client, 0, &ref).code, EVPL_OK);
-    evpl_connection_send_bytes(evpl_connection_get(ref), "\x03" "abc\x01" "d\x7f", 7);
+    evpl_connection_send_bytes(evpl_connection_get(ref),
+                               "\x03"
+                               "abc\x01"
+                               "d\x7f",
+                               7);
     ASSERT_TRUE(world.until([&] { return has(client, "close"); }));  // 0x7f is nonsense
     EXPECT_EQ(messages, "abc|d|");
     evpl_listener_free(listener);

@@ -37,7 +37,7 @@ constexpr const char* listed[] = {
 
 TEST(CapiMisuse, EveryFunctionAnswersZeros) {
     ASSERT_GT(std::size(listed), 130u) << "the list was not read out of the header";
-#define EVPL_FUNCTION(name) \
+#define EVPL_FUNCTION(name)                                                                                                                                    \
     if (std::strcmp(#name, "evpl_set_log") != 0) expect_misuse_of_zeros(#name, &name);
 #include "capi_functions.inc"
 #undef EVPL_FUNCTION
@@ -69,7 +69,8 @@ TEST(CapiMisuse, ALoopIsNotFreedInItsOwnCallback) {
         evpl_loop* loop;
         std::uint16_t code;
     } seen{world.loop, EVPL_OK};
-    evpl_defer(world.loop, [](void* s) { static_cast<Seen*>(s)->code = evpl_loop_free(static_cast<Seen*>(s)->loop).code; }, &seen);
+    evpl_defer(
+        world.loop, [](void* s) { static_cast<Seen*>(s)->code = evpl_loop_free(static_cast<Seen*>(s)->loop).code; }, &seen);
     EXPECT_EQ(evpl_loop_run_until_idle(world.loop), 0);
     EXPECT_EQ(seen.code, EVPL_MISUSE);
 }

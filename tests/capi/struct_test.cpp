@@ -69,7 +69,8 @@ TEST(CapiStruct, OptionsBeyondTheSizeAreDefaults) {
 
 TEST(CapiStruct, MetricsFillAsMuchAsTheProgramKnows) {
     World world;
-    evpl_defer(world.loop, [](void*) {}, nullptr);
+    evpl_defer(
+        world.loop, [](void*) {}, nullptr);
     evpl_loop_run_until_idle(world.loop);
     evpl_loop_metrics metrics;
     std::memset(&metrics, 0xff, sizeof metrics);

@@ -26,10 +26,15 @@ TEST(CapiLoop, TimersDefersAndWatches) {
     int ends[2];
     ASSERT_EQ(pipe(ends), 0);
     evpl_watch watch = {};
-    ASSERT_EQ(evpl_watch_fd(world.loop, ends[0], EVPL_READ, [](void* c, std::uint8_t what) {
-        EXPECT_EQ(what & EVPL_READ, EVPL_READ);
-        count(c);
-    }, &readable, &watch).code, EVPL_OK);
+    ASSERT_EQ(evpl_watch_fd(
+                  world.loop, ends[0], EVPL_READ,
+                  [](void* c, std::uint8_t what) {
+                      EXPECT_EQ(what & EVPL_READ, EVPL_READ);
+                      count(c);
+                  },
+                  &readable, &watch)
+                  .code,
+              EVPL_OK);
     ASSERT_EQ(write(ends[1], "x", 1), 1);
     EXPECT_TRUE(world.until([&] { return once == 1 && often >= 2 && readable >= 1; }));
     EXPECT_GE(evpl_loop_now(world.loop) - began, 5 * EVPL_MS);
@@ -46,9 +51,18 @@ TEST(CapiLoop, TimersDefersAndWatches) {
 TEST(CapiLoop, HooksRunAtTheirPlaces) {
     std::string seen;
     World world;
-    ASSERT_EQ(evpl_loop_on_turn_end(world.loop, [](void* s, evpl_loop*) { *static_cast<std::string*>(s) += 'e'; }, &seen).code, EVPL_OK);
-    ASSERT_EQ(evpl_loop_on_before_wait(world.loop, [](void* s, evpl_loop*) { *static_cast<std::string*>(s) += 'b'; }, &seen).code, EVPL_OK);
-    ASSERT_EQ(evpl_loop_on_after_wait(world.loop, [](void* s, evpl_loop*) { *static_cast<std::string*>(s) += 'a'; }, &seen).code, EVPL_OK);
+    ASSERT_EQ(evpl_loop_on_turn_end(
+                  world.loop, [](void* s, evpl_loop*) { *static_cast<std::string*>(s) += 'e'; }, &seen)
+                  .code,
+              EVPL_OK);
+    ASSERT_EQ(evpl_loop_on_before_wait(
+                  world.loop, [](void* s, evpl_loop*) { *static_cast<std::string*>(s) += 'b'; }, &seen)
+                  .code,
+              EVPL_OK);
+    ASSERT_EQ(evpl_loop_on_after_wait(
+                  world.loop, [](void* s, evpl_loop*) { *static_cast<std::string*>(s) += 'a'; }, &seen)
+                  .code,
+              EVPL_OK);
     EXPECT_TRUE(world.until([&] { return seen.find("ba") != std::string::npos && seen.find('e') != std::string::npos; })) << seen;
     evpl_loop_on_turn_end(world.loop, nullptr, nullptr);
     evpl_loop_on_before_wait(world.loop, nullptr, nullptr);
@@ -67,7 +81,9 @@ TEST(CapiLoop, APostRunsOrIsDropped) {
     struct Both {
         std::atomic<int>&ran, &dropped;
     } both{ran, dropped};
-    EXPECT_EQ(evpl_post(ref, [](void* b) { ++static_cast<Both*>(b)->ran; }, &both, [](void* b) { ++static_cast<Both*>(b)->dropped; }).code,
+    EXPECT_EQ(evpl_post(
+                  ref, [](void* b) { ++static_cast<Both*>(b)->ran; }, &both, [](void* b) { ++static_cast<Both*>(b)->dropped; })
+                  .code,
               EVPL_LOOP_ENDED);
     EXPECT_EQ(ran, 1);
     EXPECT_EQ(dropped, 1);
@@ -102,8 +118,7 @@ TEST(CapiLoop, TransportsAreKnownByName) {
     evpl_endpoint* endpoint;
     char why[200];
     ASSERT_EQ(evpl_endpoint_parse("tcp://host:12?a=b", why, sizeof why, &endpoint).code, EVPL_OK);
-    EXPECT_EQ(text_of(evpl_endpoint_scheme(endpoint)) + text_of(evpl_endpoint_host(endpoint)) + text_of(evpl_endpoint_option(endpoint, "a")),
-              "tcphostb");
+    EXPECT_EQ(text_of(evpl_endpoint_scheme(endpoint)) + text_of(evpl_endpoint_host(endpoint)) + text_of(evpl_endpoint_option(endpoint, "a")), "tcphostb");
     EXPECT_EQ(evpl_endpoint_port(endpoint), 12);
     evpl_endpoint_free(endpoint);
     EXPECT_EQ(evpl_endpoint_parse("tcp:/", why, sizeof why, &endpoint).code, EVPL_BAD_ENDPOINT);
@@ -133,14 +148,20 @@ TEST(CapiThread, ParcelsTravelBetweenThreads) {
     ASSERT_EQ(evpl_buffer_pack(&buffer, &journey.parcel).code, EVPL_OK);
     EXPECT_EQ(evpl_buffer_size(&buffer), 0u);
     EXPECT_EQ(evpl_parcel_size(&journey.parcel), 5u);
-    ASSERT_EQ(evpl_post(evpl_loop_get_ref(journey.there), [](void* j) {
-        auto& trip = *static_cast<Journey*>(j);
-        evpl_buffer here = {};
-        ASSERT_EQ(evpl_parcel_open(&trip.parcel, trip.there, &here).code, EVPL_OK);
-        static_cast<char*>(evpl_buffer_data(&here))[0] = 'j';
-        ASSERT_EQ(evpl_buffer_pack(&here, &trip.parcel).code, EVPL_OK);
-        evpl_post(trip.home, [](void* t) { static_cast<Journey*>(t)->back = true; }, j, nullptr);
-    }, &journey, nullptr).code, EVPL_OK);
+    ASSERT_EQ(evpl_post(
+                  evpl_loop_get_ref(journey.there),
+                  [](void* j) {
+                      auto& trip = *static_cast<Journey*>(j);
+                      evpl_buffer here = {};
+                      ASSERT_EQ(evpl_parcel_open(&trip.parcel, trip.there, &here).code, EVPL_OK);
+                      static_cast<char*>(evpl_buffer_data(&here))[0] = 'j';
+                      ASSERT_EQ(evpl_buffer_pack(&here, &trip.parcel).code, EVPL_OK);
+                      evpl_post(
+                          trip.home, [](void* t) { static_cast<Journey*>(t)->back = true; }, j, nullptr);
+                  },
+                  &journey, nullptr)
+                  .code,
+              EVPL_OK);
     ASSERT_TRUE(world.until([&] { return journey.back.load(); }));
     ASSERT_EQ(evpl_parcel_open(&journey.parcel, world.loop, &buffer).code, EVPL_OK);
     EXPECT_EQ(std::memcmp(evpl_buffer_data(&buffer), "jello", 5), 0);
@@ -155,18 +176,28 @@ TEST(CapiThread, RunWaitsAndAThreadDoesNotWaitForItself) {
         evpl_thread* thread;
         std::uint16_t free = 0, join = 0, run = 0;
     } seen{thread};
-    ASSERT_EQ(evpl_thread_run(thread, [](void* s) {
-        auto& me = *static_cast<Seen*>(s);
-        me.free = evpl_thread_free(me.thread).code;
-        me.join = evpl_thread_join(me.thread).code;
-        me.run = evpl_thread_run(me.thread, [](void*) {}, nullptr).code;
-    }, &seen).code, EVPL_OK);
+    ASSERT_EQ(evpl_thread_run(
+                  thread,
+                  [](void* s) {
+                      auto& me = *static_cast<Seen*>(s);
+                      me.free = evpl_thread_free(me.thread).code;
+                      me.join = evpl_thread_join(me.thread).code;
+                      me.run = evpl_thread_run(
+                                   me.thread, [](void*) {}, nullptr)
+                                   .code;
+                  },
+                  &seen)
+                  .code,
+              EVPL_OK);
     EXPECT_EQ(seen.free, EVPL_MISUSE);
     EXPECT_EQ(seen.join, EVPL_MISUSE);
     EXPECT_EQ(seen.run, EVPL_MISUSE);
     EXPECT_EQ(evpl_thread_stop(thread, 0).code, EVPL_OK);
     EXPECT_EQ(evpl_thread_join(thread).code, EVPL_OK);
-    EXPECT_EQ(evpl_thread_run(thread, [](void*) {}, nullptr).code, EVPL_LOOP_ENDED);
+    EXPECT_EQ(evpl_thread_run(
+                  thread, [](void*) {}, nullptr)
+                  .code,
+              EVPL_LOOP_ENDED);
     EXPECT_EQ(evpl_thread_free(thread).code, EVPL_OK);
 }
 
@@ -190,9 +221,11 @@ TEST(CapiPool, ServesOnSeveralThreadsWithStatePerThread) {
     ASSERT_EQ(evpl_pool_size(pool), 3u);
     EXPECT_EQ(evpl_pool_loop(pool, 3), nullptr);
     EXPECT_EQ(evpl_loop_free(evpl_pool_loop(pool, 0)).code, EVPL_MISUSE);
-    ASSERT_EQ(evpl_pool_local(pool, [](void*, evpl_loop*) -> void* { return ++pool_state.made, new std::string("mine"); }, nullptr,
-                              [](void* object) { ++pool_state.destroyed, delete static_cast<std::string*>(object); },
-                              &pool_state.local).code, EVPL_OK);
+    ASSERT_EQ(evpl_pool_local(
+                  pool, [](void*, evpl_loop*) -> void* { return ++pool_state.made, new std::string("mine"); }, nullptr,
+                  [](void* object) { ++pool_state.destroyed, delete static_cast<std::string*>(object); }, &pool_state.local)
+                  .code,
+              EVPL_OK);
     EXPECT_EQ(pool_state.made, 3);
     World world;
     EXPECT_EQ(evpl_local_of(pool_state.local, world.loop), nullptr) << "a loop of nobody's pool";
@@ -234,7 +267,10 @@ TEST(CapiPool, ServesOnSeveralThreadsWithStatePerThread) {
     EXPECT_EQ(pool_state.destroyed, 3);
     EXPECT_EQ(pool_state.dropped, 1) << "once, though every thread had a copy";
     evpl_local* late;
-    EXPECT_EQ(evpl_pool_local(pool, [](void*, evpl_loop*) -> void* { return nullptr; }, nullptr, nullptr, &late).code, EVPL_MISUSE);
+    EXPECT_EQ(evpl_pool_local(
+                  pool, [](void*, evpl_loop*) -> void* { return nullptr; }, nullptr, nullptr, &late)
+                  .code,
+              EVPL_MISUSE);
     EXPECT_EQ(evpl_pool_free(pool).code, EVPL_OK);
     EXPECT_EQ(evpl_pool_free(pool).code, EVPL_MISUSE);
     EXPECT_EQ(evpl_pool_listener_free(listener).code, EVPL_MISUSE) << "it went with its pool";

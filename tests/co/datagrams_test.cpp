@@ -66,9 +66,7 @@ TEST_P(CoDatagramTest, ASecondReceiveAtATimeIsMisuse) {
     auto socket = open();
     co::Cancel token;
     Errc first = Errc::none, second = Errc::none;
-    const auto body = [](co::Datagrams& on, co::Cancel& cancel, Errc& out) -> co::Task<> {
-        out = (co_await on.recv_from(cancel)).error().code();
-    };
+    const auto body = [](co::Datagrams& on, co::Cancel& cancel, Errc& out) -> co::Task<> { out = (co_await on.recv_from(cancel)).error().code(); };
     co::spawn(body(socket, token, first), fail);
     co::spawn(body(socket, token, second), fail);
     EXPECT_EQ(second, Errc::misuse);

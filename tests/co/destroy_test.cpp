@@ -131,33 +131,39 @@ class CoDestroyMessageTest : public CoDestroyTest {};
 TEST_P(CoDestroyTest, AReceiveThatIsDestroyedConsumesNothing) {
     Ends ends{GetParam()};
     ASSERT_TRUE(ends.ok());
-    destroy_waiting([&](Trace& trace) { return [](co::Stream& from, Trace& into) -> Held {
-        const Inside inside(into);
-        (void)co_await from.recv();
-        ++into.resumed;
-    }(*ends.server, trace); });
+    destroy_waiting([&](Trace& trace) {
+        return [](co::Stream& from, Trace& into) -> Held {
+            const Inside inside(into);
+            (void)co_await from.recv();
+            ++into.resumed;
+        }(*ends.server, trace);
+    });
     expect_nothing_consumed(ends);
 }
 
 TEST_P(CoDestroyTest, AReceiveOfExactlySoMuchThatIsDestroyedConsumesNothing) {
     Ends ends{GetParam()};
     ASSERT_TRUE(ends.ok());
-    destroy_waiting([&](Trace& trace) { return [](co::Stream& from, Trace& into) -> Held {
-        const Inside inside(into);
-        (void)co_await from.recv_exactly(5);
-        ++into.resumed;
-    }(*ends.server, trace); });
+    destroy_waiting([&](Trace& trace) {
+        return [](co::Stream& from, Trace& into) -> Held {
+            const Inside inside(into);
+            (void)co_await from.recv_exactly(5);
+            ++into.resumed;
+        }(*ends.server, trace);
+    });
     expect_nothing_consumed(ends);
 }
 
 TEST_P(CoDestroyMessageTest, AReceiveThatIsDestroyedConsumesNothing) {
     Ends ends{GetParam()};
     ASSERT_TRUE(ends.ok());
-    destroy_waiting([&](Trace& trace) { return [](co::Stream& from, Trace& into) -> Held {
-        const Inside inside(into);
-        (void)co_await from.recv_message();
-        ++into.resumed;
-    }(*ends.server, trace); });
+    destroy_waiting([&](Trace& trace) {
+        return [](co::Stream& from, Trace& into) -> Held {
+            const Inside inside(into);
+            (void)co_await from.recv_message();
+            ++into.resumed;
+        }(*ends.server, trace);
+    });
     expect_nothing_consumed(ends);
 }
 
@@ -166,11 +172,13 @@ TEST_P(CoDestroyTest, ADestroyedFrameHearsOfNeitherItsDeadlineNorItsToken) {
     co::Cancel token;
     Ends ends{GetParam()};
     ASSERT_TRUE(ends.ok());
-    destroy_waiting([&](Trace& trace) { return [](co::Stream& from, co::Cancel& cancel, Trace& into) -> Held {
-        const Inside inside(into);
-        (void)co_await from.recv({co::within(10_ms), cancel});
-        ++into.resumed;
-    }(*ends.server, token, trace); });
+    destroy_waiting([&](Trace& trace) {
+        return [](co::Stream& from, co::Cancel& cancel, Trace& into) -> Held {
+            const Inside inside(into);
+            (void)co_await from.recv({co::within(10_ms), cancel});
+            ++into.resumed;
+        }(*ends.server, token, trace);
+    });
     bool later = false;
     auto timer = ends.loop.after(20_ms, [&] { later = true; });
     ASSERT_TRUE(timer.ok());
@@ -183,11 +191,13 @@ TEST_P(CoDestroyTest, ASendThatIsDestroyedLeavesItsBytesOnTheirWay) {
     Ends ends{GetParam()};
     ASSERT_TRUE(ends.ok());
     ends.fill();
-    destroy_waiting([&](Trace& trace) { return [](co::Stream& to, Trace& into) -> Held {
-        const Inside inside(into);
-        (void)co_await to.send("taken at once");
-        ++into.resumed;
-    }(*ends.client, trace); });
+    destroy_waiting([&](Trace& trace) {
+        return [](co::Stream& to, Trace& into) -> Held {
+            const Inside inside(into);
+            (void)co_await to.send("taken at once");
+            ++into.resumed;
+        }(*ends.client, trace);
+    });
     EXPECT_TRUE(ends.read(ends.sent + 13));
 }
 
@@ -195,11 +205,13 @@ TEST_P(CoDestroyTest, AWaitForTheOutboxThatIsDestroyedLeavesItAsItIs) {
     Ends ends{GetParam()};
     ASSERT_TRUE(ends.ok());
     ends.fill();
-    destroy_waiting([&](Trace& trace) { return [](co::Stream& to, Trace& into) -> Held {
-        const Inside inside(into);
-        (void)co_await to.sent();
-        ++into.resumed;
-    }(*ends.client, trace); });
+    destroy_waiting([&](Trace& trace) {
+        return [](co::Stream& to, Trace& into) -> Held {
+            const Inside inside(into);
+            (void)co_await to.sent();
+            ++into.resumed;
+        }(*ends.client, trace);
+    });
     EXPECT_TRUE(ends.read(ends.sent));
 }
 
@@ -221,9 +233,7 @@ TEST_P(CoDestroyTest, AStackOfFramesGoesWithItsStreams) {
     });
     ends.client.reset();
     Errc heard = Errc::none;
-    const Held peer = [](co::Stream& from, Errc& out) -> Held {
-        out = (co_await from.recv(co::within(10_s))).error().code();
-    }(*ends.server, heard);
+    const Held peer = [](co::Stream& from, Errc& out) -> Held { out = (co_await from.recv(co::within(10_s))).error().code(); }(*ends.server, heard);
     EXPECT_TRUE(drive(ends.loop, [&] { return peer.done(); }));
     EXPECT_EQ(heard, Errc::end);
 }
@@ -231,11 +241,13 @@ TEST_P(CoDestroyTest, AStackOfFramesGoesWithItsStreams) {
 TEST_P(CoDestroyTest, AConnectThatIsDestroyedLeavesNothingBehind) {
     Ends ends{GetParam()};
     ASSERT_TRUE(ends.ok());
-    destroy_waiting([&](Trace& trace) { return [](Ends& of, Trace& into) -> Held {
-        const Inside inside(into);
-        (void)co_await co::connect(of.loop, of.where);
-        ++into.resumed;
-    }(ends, trace); });
+    destroy_waiting([&](Trace& trace) {
+        return [](Ends& of, Trace& into) -> Held {
+            const Inside inside(into);
+            (void)co_await co::connect(of.loop, of.where);
+            ++into.resumed;
+        }(ends, trace);
+    });
     ends.listener.close();
     ends.client.reset();
     ends.server.reset();
@@ -247,18 +259,18 @@ INSTANTIATE_TEST_SUITE_P(All, CoDestroyMessageTest, message_rows(), name_of_row)
 
 TEST(CoDestroySleepTest, ASleepThatIsDestroyedDoesNotRing) {
     Loop loop(World::quiet());
-    destroy_waiting([&](Trace& trace) { return [](Loop& on, Trace& into) -> Held {
-        const Inside inside(into);
-        (void)co_await co::sleep(on, 5_ms);
-        ++into.resumed;
-    }(loop, trace); });
+    destroy_waiting([&](Trace& trace) {
+        return [](Loop& on, Trace& into) -> Held {
+            const Inside inside(into);
+            (void)co_await co::sleep(on, 5_ms);
+            ++into.resumed;
+        }(loop, trace);
+    });
     EXPECT_EQ(loop.run_until_idle(), 0);
 }
 
 /// Roughly where the stack is.
-[[gnu::noinline]] std::uintptr_t stack_depth() {
-    return reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
-}
+[[gnu::noinline]] std::uintptr_t stack_depth() { return reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)); }
 
 // Goal: a million operations that end at once, and many that end later, leave the stack where it was.
 TEST(CoStackTest, OperationsThatEndDoNotGrowTheStack) {

@@ -70,17 +70,15 @@ TEST_P(CoTest, ACancelledConnectLeavesNothingBehind) {
 
 TEST_P(CoTest, ThePeersEndIsAnError) {
     Served world{GetParam(), [](co::Stream) -> co::Task<> { co_return; }};
-    world.client([](co::Stream peer) -> co::Task<> {
-        EXPECT_EQ((co_await peer.recv(co::within(10_s))).error().code(), Errc::end);
-    });
+    world.client([](co::Stream peer) -> co::Task<> { EXPECT_EQ((co_await peer.recv(co::within(10_s))).error().code(), Errc::end); });
     EXPECT_TRUE(world.finish());
 }
 
 TEST_P(CoTest, ASessionThatThrowsEndsItsConnectionOnly) {
     Served world{GetParam(), [](co::Stream peer) -> co::Task<> {
-        (void)co_await peer.recv();
-        throw std::runtime_error("planted");
-    }};
+                     (void)co_await peer.recv();
+                     throw std::runtime_error("planted");
+                 }};
     world.client([](co::Stream peer) -> co::Task<> {
         (void)co_await peer.send("x");
         EXPECT_FALSE((co_await peer.recv(co::within(10_s))).ok());
@@ -92,10 +90,10 @@ TEST_P(CoTest, TheEndOfTheLoopDestroysFramesWhereverTheyWait) {
     int frames = 0;
     {
         Served world{GetParam(), [&frames](co::Stream peer) -> co::Task<> {
-            const Mark mark(frames);
-            (void)co_await peer.recv();
-            if (Connection* c = peer.connection()) (void)co_await co::sleep(c->loop(), 100_s);
-        }};
+                         const Mark mark(frames);
+                         (void)co_await peer.recv();
+                         if (Connection* c = peer.connection()) (void)co_await co::sleep(c->loop(), 100_s);
+                     }};
         world.client([&](co::Stream peer) -> co::Task<> {
             const Mark mark(frames);
             (void)co_await peer.send("to sleep");
@@ -156,13 +154,13 @@ TEST_P(CoStreamTest, OperationsAllocateNothing) {
 
 TEST_P(CoStreamTest, ReceivesUntilADelimiterHoweverTheBytesCome) {
     Served world{GetParam(), [](co::Stream peer) -> co::Task<> {
-        (void)co_await peer.send("one\r\ntwo\r");
-        Loop& loop = peer.connection()->loop();
-        (void)co_await co::sleep(loop, 10_ms);
-        (void)co_await peer.send("\nthree\rfour");
-        (void)co_await co::sleep(loop, 10_ms);
-        (void)co_await peer.send("\r\nrest");
-    }};
+                     (void)co_await peer.send("one\r\ntwo\r");
+                     Loop& loop = peer.connection()->loop();
+                     (void)co_await co::sleep(loop, 10_ms);
+                     (void)co_await peer.send("\nthree\rfour");
+                     (void)co_await co::sleep(loop, 10_ms);
+                     (void)co_await peer.send("\r\nrest");
+                 }};
     world.client([](co::Stream peer) -> co::Task<> {
         std::string lines;
         EXPECT_EQ((co_await peer.recv_until("\r\n", 2)).error().code(), Errc::too_large);
@@ -216,13 +214,13 @@ TEST_P(CoTest, AFrameMayBeDestroyedAtEverySuspensionPoint) {
     using Point = co::Task<> (*)(co::Stream&, co::Cancel&);
     static constexpr Point points[] = {
         [](co::Stream& peer, co::Cancel&) -> co::Task<> { (void)co_await peer.recv(); },
-        [](co::Stream& peer, co::Cancel& token) -> co::Task<> { (void)co_await peer.recv({co::within(100_s), token}); },
+        [](co::Stream& peer, co::Cancel& token) -> co::Task<> {
+            (void)co_await peer.recv({co::within(100_s), token});
+        },
         [](co::Stream& peer, co::Cancel&) -> co::Task<> { (void)co_await peer.recv_exactly(1000, co::within(100_s)); },
         [](co::Stream& peer, co::Cancel&) -> co::Task<> { (void)co_await peer.recv_until("\n", SIZE_MAX, co::within(100_s)); },
         [](co::Stream& peer, co::Cancel&) -> co::Task<> { (void)co_await peer.recv_message(co::within(100_s)); },
-        [](co::Stream& peer, co::Cancel& token) -> co::Task<> {
-            (void)co_await peer.recv_into(*peer.connection()->loop().allocate(1000), token);
-        },
+        [](co::Stream& peer, co::Cancel& token) -> co::Task<> { (void)co_await peer.recv_into(*peer.connection()->loop().allocate(1000), token); },
         [](co::Stream& peer, co::Cancel&) -> co::Task<> {
             (void)co_await co::connect(peer.connection()->loop(), "tcp://127.0.0.1:9", co::within(100_s));
             (void)co_await co::sleep(peer.connection()->loop(), 100_s);
@@ -272,16 +270,14 @@ TEST_P(CoTest, AFrameMayBeDestroyedWhileItsSendsWait) {
     int frames = 0;
     bool room_won = true;
     Served world{GetParam(), [](co::Stream peer) -> co::Task<> {
-        (void)co_await co::sleep(peer.connection()->loop(), 50_ms);
-        while (co_await peer.recv()) {
-        }
-    }};
+                     (void)co_await co::sleep(peer.connection()->loop(), 50_ms);
+                     while (co_await peer.recv()) {}
+                 }};
     world.client([&](co::Stream peer) -> co::Task<> {
         const auto flood = [](co::Stream& on, int& count) -> co::Task<> {
             const Mark mark(count);
             const std::string part = pattern(30'000);
-            while (co_await on.send(part)) {
-            }
+            while (co_await on.send(part)) {}
         };
         const auto drain = [](co::Stream& on, int& count) -> co::Task<> {
             const Mark mark(count);
@@ -306,12 +302,12 @@ TEST_P(CoTest, ReadsAndWritesWhatThePeerExposed) {
     static RemoteRegion region;
     static Buffer memory;
     Served world{GetParam(), [](co::Stream peer) -> co::Task<> {
-        memory = *peer.connection()->loop().allocate(10'000);
-        fill_pattern(memory.bytes(), 1, 0);
-        region = *peer.connection()->expose(memory.share(), Access::read_write);
-        (void)co_await peer.send("exposed");
-        (void)co_await peer.recv();
-    }};
+                     memory = *peer.connection()->loop().allocate(10'000);
+                     fill_pattern(memory.bytes(), 1, 0);
+                     region = *peer.connection()->expose(memory.share(), Access::read_write);
+                     (void)co_await peer.send("exposed");
+                     (void)co_await peer.recv();
+                 }};
     world.client([](co::Stream peer) -> co::Task<> {
         Loop& loop = peer.connection()->loop();
         (void)co_await peer.recv();
@@ -325,9 +321,7 @@ TEST_P(CoTest, ReadsAndWritesWhatThePeerExposed) {
         EXPECT_EQ(pattern_mismatch(memory.bytes().subspan(2000, 700), 2, 0), 700u);
         EXPECT_EQ((co_await peer.read(region, 9'900, *loop.allocate(500))).error().code(), Errc::misuse);
         // Several at a time, and one that nobody waits for any more.
-        const auto read = [](co::Stream& on, Loop& l) -> co::Task<bool> {
-            co_return (co_await on.read(region, 0, *l.allocate(100))).ok();
-        };
+        const auto read = [](co::Stream& on, Loop& l) -> co::Task<bool> { co_return (co_await on.read(region, 0, *l.allocate(100))).ok(); };
         auto [one, two] = co_await co::when_all(read(peer, loop), read(peer, loop));
         EXPECT_TRUE(one && two);
         co::Cancel cancelled;
@@ -340,16 +334,17 @@ TEST_P(CoTest, ReadsAndWritesWhatThePeerExposed) {
 }
 
 TEST_P(CoTest, ChangesNumbersOfThePeerAndTells) {
-    if (!caps_of(GetParam()).remote_atomics || !caps_of(GetParam()).remote_tells) GTEST_SKIP() << GetParam().name << " has neither atomics nor writes that tell";
+    if (!caps_of(GetParam()).remote_atomics || !caps_of(GetParam()).remote_tells)
+        GTEST_SKIP() << GetParam().name << " has neither atomics nor writes that tell";
     static RemoteRegion region;
     static Buffer memory;
     Served world{GetParam(), [](co::Stream peer) -> co::Task<> {
-        memory = *peer.connection()->loop().allocate(64);
-        std::memset(memory.data(), 0, 64);
-        region = *peer.connection()->expose(memory.share(), Access::read_write | Access::atomic);
-        (void)co_await peer.send("exposed");
-        (void)co_await peer.recv();
-    }};
+                     memory = *peer.connection()->loop().allocate(64);
+                     std::memset(memory.data(), 0, 64);
+                     region = *peer.connection()->expose(memory.share(), Access::read_write | Access::atomic);
+                     (void)co_await peer.send("exposed");
+                     (void)co_await peer.recv();
+                 }};
     world.client([](co::Stream peer) -> co::Task<> {
         Loop& loop = peer.connection()->loop();
         (void)co_await peer.recv();

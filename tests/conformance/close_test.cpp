@@ -23,7 +23,9 @@ void expect_closed_answers(Loop& loop, Connection& c) {
     std::byte room[1];
     EXPECT_EQ(c.peek(room), 0u);
     c.consume(1);
-    if (auto target = loop.allocate(10)) { EXPECT_EQ(c.recv_into(*std::move(target)).error(), Errc::misuse); }
+    if (auto target = loop.allocate(10)) {
+        EXPECT_EQ(c.recv_into(*std::move(target)).error(), Errc::misuse);
+    }
     c.shutdown();
     c.flush();
     c.deadline_recv(1_ms);
@@ -118,7 +120,9 @@ TEST_P(CloseTest, NamesWhoEndedIt) {
     client.get()->close();
     EXPECT_TRUE(world.until_closed(server, client));
     EXPECT_EQ(client.closed_with.who(), Who::local) << client.closed_with;
-    if (server.closed_with == Errc::reset) { EXPECT_EQ(server.closed_with.who(), Who::peer) << server.closed_with; }
+    if (server.closed_with == Errc::reset) {
+        EXPECT_EQ(server.closed_with.who(), Who::peer) << server.closed_with;
+    }
     char text[100];
     EXPECT_GT(client.closed_with.describe(text, sizeof text), 0u);
 }

@@ -38,7 +38,9 @@ TEST_P(ConnectTest, TellsWhereItListens) {
     ASSERT_TRUE(parsed.ok()) << listener->url();
     EXPECT_EQ(parsed->scheme(), GetParam().scheme);
     EXPECT_EQ(parsed->port(), listener->port());
-    if (parsed->has_port()) { EXPECT_NE(listener->port(), 0); }
+    if (parsed->has_port()) {
+        EXPECT_NE(listener->port(), 0);
+    }
 }
 
 // Goal: where nobody listens the connect is refused: on_close without on_open, exactly once.
@@ -89,8 +91,8 @@ TEST_P(ConnectTest, ClosesAListenerWhoseNewsWaits) {
         listeners[i] = std::make_unique<Listener>(*std::move(made));
         ASSERT_TRUE(connect(world.loop(), dial_url(url, listeners[i]->url()), clients[i], within(5_s)).ok());
     }
-    EXPECT_TRUE(world.until([&] { return servers[0].opens + servers[1].opens > 0 && clients[0].opens + clients[0].closes > 0 &&
-                                         clients[1].opens + clients[1].closes > 0; }));
+    EXPECT_TRUE(world.until(
+        [&] { return servers[0].opens + servers[1].opens > 0 && clients[0].opens + clients[0].closes > 0 && clients[1].opens + clients[1].closes > 0; }));
     drive_for(world.loop(), 20_ms);
     for (auto& listener : listeners) listener.reset();
 }
@@ -161,7 +163,8 @@ TEST_P(ConnectTest, CarriesPrivateDataOrSaysThatItCannot) {
         asked = heard(c);
         EXPECT_EQ(c.set_private_data(bytes_of(answer)).ok(), carries);
         return server;
-    }), nullptr);
+    }),
+              nullptr);
     world.dial([&](Connection& c) -> PlainPeer& {
         refused = c.set_private_data(bytes_of(question)).error();
         return client;
@@ -182,7 +185,9 @@ TEST_P(ConnectTest, TellsAPeerThatItsFactoryRefused) {
     client.when_close = [&](Connection& c, Error) { told.assign(reinterpret_cast<const char*>(c.private_data().data()), c.private_data().size()); };
     World world{GetParam()};
     Listener* listener = world.listen([&](Connection& c) -> Result<PlainPeer> {
-        if (carries) { EXPECT_TRUE(c.set_private_data(bytes_of("not you")).ok()); }
+        if (carries) {
+            EXPECT_TRUE(c.set_private_data(bytes_of("not you")).ok());
+        }
         return Error(Errc::permission_denied);
     });
     ASSERT_NE(listener, nullptr);
@@ -207,7 +212,8 @@ TEST_P(ConnectTest, TakesPrivateDataBack) {
         EXPECT_TRUE(c.set_private_data(bytes_of("not you")).ok());
         EXPECT_TRUE(c.set_private_data({}).ok());
         return Error(Errc::permission_denied);
-    }), nullptr);
+    }),
+              nullptr);
     world.dial(client, within(10_s * patience));
     ASSERT_TRUE(world.until([&] { return client.closed(); }));
     EXPECT_EQ(client.closed_with, Errc::refused);
@@ -257,8 +263,7 @@ TEST_P(EndpointTest, TellsWhatIsWrongWithAnEndpoint) {
         EXPECT_EQ(listening.error(), code);
         EXPECT_FALSE(world.loop().last_failure().empty());
     }
-    EXPECT_NE(world.loop().last_failure().find("no_such_option"), std::string_view::npos)
-        << world.loop().last_failure();
+    EXPECT_NE(world.loop().last_failure().find("no_such_option"), std::string_view::npos) << world.loop().last_failure();
     drive_for(world.loop(), 5_ms);
 }
 
@@ -267,8 +272,7 @@ class AddressTest : public TransportTest {
 protected:
     void SetUp() override {
         TransportTest::SetUp();
-        if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos)
-            GTEST_SKIP() << GetParam().name << " has no IPv4 address";
+        if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos) GTEST_SKIP() << GetParam().name << " has no IPv4 address";
     }
     std::string at(const std::string& rest) const { return std::string(GetParam().scheme) + "://" + rest; }
 };
@@ -296,8 +300,7 @@ TEST_P(AddressTest, GivesUpWhatCannotBeReached) {
     EXPECT_LT(watch.elapsed(), 2_s * patience);
     for (const PlainPeer* peer : {&reserved, &nowhere}) {
         EXPECT_EQ(peer->opens, 0);
-        EXPECT_TRUE(peer->closed_with == Errc::unreachable || peer->closed_with == Errc::timed_out)
-            << peer->closed_with;
+        EXPECT_TRUE(peer->closed_with == Errc::unreachable || peer->closed_with == Errc::timed_out) << peer->closed_with;
         EXPECT_EQ(peer->closed_with.step(), Step::connect);
     }
 }

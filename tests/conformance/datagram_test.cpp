@@ -54,8 +54,7 @@ struct Socket {
     void drain(Datagram& d) {
         while (d.has_packet()) {
             const Packet packet = d.recv();
-            got.push_back({std::string(reinterpret_cast<const char*>(packet.bytes.data()), packet.bytes.size()),
-                           packet.from, packet.to, packet.truncated});
+            got.push_back({std::string(reinterpret_cast<const char*>(packet.bytes.data()), packet.bytes.size()), packet.from, packet.to, packet.truncated});
         }
     }
 };
@@ -98,8 +97,7 @@ TEST_P(PacketTest, KeepsOrderAndBordersOnLoopback) {
     World world{GetParam()};
     ASSERT_TRUE(open(world, one, other));
     const Address to = other.get()->local_address();
-    for (std::size_t i = 0; i < 100; ++i)
-        ASSERT_EQ(one.get()->send_to(to, bytes_of(pattern(1 + i * 13, i))).error(), Errc::none);
+    for (std::size_t i = 0; i < 100; ++i) ASSERT_EQ(one.get()->send_to(to, bytes_of(pattern(1 + i * 13, i))).error(), Errc::none);
     ASSERT_TRUE(world.until([&] { return other.got.size() == 100; })) << other.got.size();
     for (std::size_t i = 0; i < 100; ++i) {
         EXPECT_EQ(other.got[i].bytes, pattern(1 + i * 13, i));
@@ -166,7 +164,9 @@ TEST_P(PacketTest, CarriesEverySizeUpToItsLargest) {
         const Got& got = other.got[0];
         EXPECT_EQ(got.bytes, pattern(got.bytes.size(), size));
         EXPECT_EQ(got.truncated, got.bytes.size() < size);
-        if (got.truncated) { EXPECT_GE(other.get()->metrics().truncated_packets, 1u); }
+        if (got.truncated) {
+            EXPECT_GE(other.get()->metrics().truncated_packets, 1u);
+        }
     }
     auto large = world.loop().allocate(most + 1);
     ASSERT_TRUE(large.ok());
@@ -190,8 +190,7 @@ TEST_P(PacketTest, KeepsTheBordersOfBursts) {
         for (std::uint64_t i = 0; i < 10; ++i) sent.push_back(pattern(1 + dice() % size, i));
         other.got.clear();
         for (const std::string& bytes : sent) ASSERT_EQ(one.get()->send_to(to, bytes_of(bytes)).error(), Errc::none);
-        ASSERT_TRUE(world.until([&] { return other.got.size() >= sent.size(); }, 5_s))
-            << other.got.size() << ", seed " << seed();
+        ASSERT_TRUE(world.until([&] { return other.got.size() >= sent.size(); }, 5_s)) << other.got.size() << ", seed " << seed();
         for (std::size_t i = 0; i < sent.size(); ++i) ASSERT_EQ(other.got[i].bytes, sent[i]) << i;
     }
 }
@@ -203,17 +202,16 @@ TEST_P(PacketTest, SortsABurstByReceiver) {
     World world{GetParam()};
     ASSERT_TRUE(bind_at(world, sender, fresh_url(GetParam())));
     for (Socket& receiver : receivers) ASSERT_TRUE(bind_at(world, receiver, fresh_url(GetParam())));
-    for (std::size_t i = 0; i < 80; ++i)
-        sender.get()->send_to(receivers[i / 2 % 4].get()->local_address(), bytes_of(pattern(200, i)));
+    for (std::size_t i = 0; i < 80; ++i) sender.get()->send_to(receivers[i / 2 % 4].get()->local_address(), bytes_of(pattern(200, i)));
     ASSERT_TRUE(world.until([&] {
         for (const Socket& receiver : receivers)
             if (receiver.got.size() < 20) return false;
         return true;
-    })) << receivers[0].got.size() << ' ' << receivers[1].got.size() << ' ' << receivers[2].got.size() << ' '
-        << receivers[3].got.size() << ", errors " << sender.errors.size() << (sender.errors.empty() ? Error() : sender.errors[0]);
+    })) << receivers[0].got.size()
+        << ' ' << receivers[1].got.size() << ' ' << receivers[2].got.size() << ' ' << receivers[3].got.size() << ", errors " << sender.errors.size()
+        << (sender.errors.empty() ? Error() : sender.errors[0]);
     for (std::size_t r = 0; r < 4; ++r)
-        for (std::size_t k = 0; k < 20; ++k)
-            EXPECT_EQ(receivers[r].got[k].bytes, pattern(200, k / 2 * 8 + r * 2 + k % 2));
+        for (std::size_t k = 0; k < 20; ++k) EXPECT_EQ(receivers[r].got[k].bytes, pattern(200, k / 2 * 8 + r * 2 + k % 2));
 }
 
 // Goal: a connected socket sends without an address and hears its peer only.
@@ -327,8 +325,7 @@ TEST_P(PacketTest, RefusesPastTheHardLimit) {
 // Goal: multicast reaches those who joined, and no longer those who left.
 TEST_P(PacketTest, ReachesTheMembersOfAGroup) {
     if (!datagram_caps().multicast) GTEST_SKIP() << GetParam().name << " does not claim multicast";
-    if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos)
-        GTEST_SKIP() << "tried with IPv4 only";
+    if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos) GTEST_SKIP() << "tried with IPv4 only";
     Socket sender, member;
     World world{GetParam()};
     ASSERT_TRUE(bind_at(world, sender, fresh_url(GetParam())));
@@ -336,8 +333,7 @@ TEST_P(PacketTest, ReachesTheMembersOfAGroup) {
     Address group = *Address::parse("239.255.77.77", member.get()->local_address().port);
     const Address interface = *Address::parse("127.0.0.1", 0);
     const auto joined = member.get()->join(group, interface);
-    if (!joined)
-        GTEST_SKIP() << "this machine does not join a group on its loopback: error " << name_of(joined.error().code());
+    if (!joined) GTEST_SKIP() << "this machine does not join a group on its loopback: error " << name_of(joined.error().code());
     in_addr out{htonl(INADDR_LOOPBACK)};
     setsockopt(sender.get()->native_fd(), IPPROTO_IP, IP_MULTICAST_IF, &out, sizeof out);
     const bool works = world.until(
@@ -365,10 +361,8 @@ TEST_P(PacketTest, NamesWhatIsWrongWithABind) {
     ASSERT_TRUE(bind_at(world, first, fresh_url(GetParam())));
     EXPECT_EQ(evpl::bind(world.loop(), first.get()->url(), second).error(), Errc::address_in_use);
     EXPECT_FALSE(world.loop().last_failure().empty());
-    EXPECT_EQ(evpl::bind(world.loop(), fresh_url(GetParam(), "no_such_option=1"), second).error(),
-              Errc::unknown_option);
-    EXPECT_EQ(evpl::bind(world.loop(), std::string(GetParam().scheme) + "://192.0.2.1:0", second).error(),
-              Errc::address_unavailable);
+    EXPECT_EQ(evpl::bind(world.loop(), fresh_url(GetParam(), "no_such_option=1"), second).error(), Errc::unknown_option);
+    EXPECT_EQ(evpl::bind(world.loop(), std::string(GetParam().scheme) + "://192.0.2.1:0", second).error(), Errc::address_unavailable);
     EXPECT_EQ(second.opens + second.closes, 0);
 }
 

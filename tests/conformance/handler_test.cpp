@@ -131,8 +131,7 @@ TEST_P(HandlerTest, LeavesNothingWhenAConnectingFactoryRefuses) {
     struct Unwanted {
         void on_close(Connection&, Error) { ADD_FAILURE() << "nothing was created"; }
     };
-    const auto made =
-        connect(world.loop(), world.where(), [](Connection&) -> Result<Unwanted> { return Errc::cancelled; });
+    const auto made = connect(world.loop(), world.where(), [](Connection&) -> Result<Unwanted> { return Errc::cancelled; });
     EXPECT_FALSE(made.ok());
     EXPECT_TRUE(made.error() == Errc::cancelled || made.error() == Errc::refused_by_handler) << made.error();
     drive_for(world.loop(), 10_ms);

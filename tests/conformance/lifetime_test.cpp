@@ -103,8 +103,7 @@ TEST_P(LifetimeTest, BroadcastsFromOneCallback) {
     servers.when_recv = [&](Connection& c) {
         auto text = c.loop().copy(pattern(size));
         ASSERT_TRUE(text.ok());
-        for (const ConnectionRef& member : servers.members)
-            EXPECT_EQ(member.get()->send(Chain(text->share())).error(), Errc::none);
+        for (const ConnectionRef& member : servers.members) EXPECT_EQ(member.get()->send(Chain(text->share())).error(), Errc::none);
     };
     clients.members[0].get()->send("!");
     EXPECT_TRUE(world.until([&] { return clients.heard >= count * size; })) << clients.heard;
@@ -139,8 +138,7 @@ TEST_P(LifetimeTest, StopsWithEverythingAlive) {
     EXPECT_EQ(servers.closes, int(count));
     EXPECT_EQ(clients.closes, int(count));
     for (const Error& why : servers.reasons) EXPECT_TRUE(why == Errc::stopped || is_departure(why)) << why;
-    EXPECT_GT(std::count_if(servers.reasons.begin(), servers.reasons.end(), [](Error e) { return e == Errc::stopped; }),
-              0);
+    EXPECT_GT(std::count_if(servers.reasons.begin(), servers.reasons.end(), [](Error e) { return e == Errc::stopped; }), 0);
 }
 
 // Goal: stop() from within a callback works as from elsewhere.
@@ -215,8 +213,7 @@ TEST_P(LifetimeTest, ClosesWhatIsLeftWhenTheLoopIsDestroyed) {
         pump(*client.get());
         drive_for(world.loop(), 5_ms);
         world.stop_listening();
-        auto listener = listen(world.loop(), fresh_url(GetParam()),
-                               [](Connection&) -> Result<PlainPeer> { return Errc::refused_by_handler; });
+        auto listener = listen(world.loop(), fresh_url(GetParam()), [](Connection&) -> Result<PlainPeer> { return Errc::refused_by_handler; });
         ASSERT_TRUE(listener.ok());
         world.dial(connecting);
     }

@@ -108,8 +108,7 @@ TEST_P(LocalTest, StopsReadingAtTooManyDescriptors) {
     server.when_recv = [&](Connection& c) { server.drain(c); };
     const Fd file = file_with("file");
     const int before = open_descriptors();
-    for (int i = 0; i < sent; ++i)
-        EXPECT_TRUE(client.get()->send_descriptor(file.get(), chain_of(world.loop(), "x", 1)).ok());
+    for (int i = 0; i < sent; ++i) EXPECT_TRUE(client.get()->send_descriptor(file.get(), chain_of(world.loop(), "x", 1)).ok());
     // The kernel's buffer takes in what it can; here no more than the bound and one receive come in.
     ASSERT_TRUE(world.until([&] { return server.get()->metrics().receive_pauses > 0; }));
     drive_for(world.loop(), 20_ms);
@@ -149,8 +148,7 @@ TEST_P(LocalTest, ClosesDescriptorsThatNobodyTakes) {
     const int before = open_descriptors();
     {
         const Fd file = file_with("unwanted");
-        for (int i = 0; i < 3; ++i)
-            EXPECT_TRUE(client.get()->send_descriptor(file.get(), chain_of(world.loop(), "x", 1)).ok());
+        for (int i = 0; i < 3; ++i) EXPECT_TRUE(client.get()->send_descriptor(file.get(), chain_of(world.loop(), "x", 1)).ok());
     }
     ASSERT_TRUE(world.until([&] { return server.received.size() == 3; }));
     server.get()->close();
@@ -191,7 +189,9 @@ TEST_P(LocalTest, SaysWhatIsNotSupported) {
     Peer server, client;
     World world{GetParam()};
     ASSERT_TRUE(world.open(server, client));
-    if (!caps().credentials) { EXPECT_EQ(client.get()->credentials().error(), Errc::not_supported); }
+    if (!caps().credentials) {
+        EXPECT_EQ(client.get()->credentials().error(), Errc::not_supported);
+    }
     if (!caps().descriptors) {
         EXPECT_EQ(client.get()->send_descriptor(0, chain_of(world.loop(), "x", 1)).error(), Errc::not_supported);
         EXPECT_EQ(client.get()->recv_descriptor(), -1);
@@ -203,8 +203,7 @@ class SocketFileTest : public TransportTest {
 protected:
     void SetUp() override {
         TransportTest::SetUp();
-        if (std::string_view(GetParam().url).find('%') == std::string_view::npos)
-            GTEST_SKIP() << GetParam().name << " has no socket file";
+        if (std::string_view(GetParam().url).find('%') == std::string_view::npos) GTEST_SKIP() << GetParam().name << " has no socket file";
     }
     static std::string path_of(const std::string& url) {
         const std::size_t from = url.find("://") + 3;
@@ -233,8 +232,7 @@ TEST_P(SocketFileTest, TakesOverAStaleFile) {
     World world{GetParam()};
     const std::string url = fresh_url(GetParam()), path = path_of(url);
     {
-        const Fd dead(
-            ::socket(AF_UNIX, (GetParam().kind == Kind::message ? SOCK_SEQPACKET : SOCK_STREAM) | SOCK_CLOEXEC, 0));
+        const Fd dead(::socket(AF_UNIX, (GetParam().kind == Kind::message ? SOCK_SEQPACKET : SOCK_STREAM) | SOCK_CLOEXEC, 0));
         sockaddr_un address{};
         address.sun_family = AF_UNIX;
         path.copy(address.sun_path, sizeof address.sun_path - 1);

@@ -32,8 +32,7 @@ TEST_P(LoopTest, RunsPostsInOrderPerThread) {
     std::vector<std::thread> posters;
     for (int t = 0; t < threads; ++t)
         posters.emplace_back([&, t] {
-            for (int i = 0; i < each; ++i)
-                EXPECT_TRUE(ref.post([&order, t, i] { order[std::size_t(t)].push_back(i); }));
+            for (int i = 0; i < each; ++i) EXPECT_TRUE(ref.post([&order, t, i] { order[std::size_t(t)].push_back(i); }));
         });
     EXPECT_TRUE(drive(loop, [&] {
         std::size_t all = 0;
@@ -259,10 +258,8 @@ TEST_P(LoopTest, AllocatesWithinItsLimits) {
     Error end;
     while (end.ok() && held.size() < 100) {
         auto more = loop.allocate(1u << 20);
-        if (more)
-            held.push_back(*std::move(more));
-        else
-            end = more.error();
+        if (more) held.push_back(*std::move(more));
+        else end = more.error();
     }
     EXPECT_EQ(end, Errc::out_of_buffers);
     EXPECT_LE(held.size(), 8u);

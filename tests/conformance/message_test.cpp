@@ -12,8 +12,7 @@ class NativeMessageTest : public TransportTest {};
 TEST_P(FramingTest, DeliversWholeMessagesInOrder) {
     constexpr std::size_t count = 400;
     std::minstd_rand dice{std::uint32_t(seed())};
-    const std::size_t most =
-        std::min<std::size_t>(caps().kind == Kind::message ? caps().message_bytes_max : SIZE_MAX, 100'000);
+    const std::size_t most = std::min<std::size_t>(caps().kind == Kind::message ? caps().message_bytes_max : SIZE_MAX, 100'000);
     std::vector<std::size_t> sizes{4, 5, 8, most, most - 1};
     while (sizes.size() < count) sizes.push_back(std::uniform_int_distribution<std::size_t>(4, most)(dice));
     std::size_t arrived = 0, sent = 0;
@@ -100,7 +99,9 @@ TEST_P(FramingTest, SaysEndAfterTheLastMessage) {
     client.get()->shutdown();
     EXPECT_TRUE(world.until_closed(server, client));
     EXPECT_EQ(arrived, 20u);
-    if (server.ends > 0) { EXPECT_EQ(last, Errc::end); }
+    if (server.ends > 0) {
+        EXPECT_EQ(last, Errc::end);
+    }
 }
 
 // Goal: a `frame` that looks for an end mark finds it however far and over however many slices it lies.

@@ -79,9 +79,7 @@ protected:
 };
 
 // Goal: handed out, connections go to the threads in turn, and each is served whole by its own.
-TEST_P(PoolTest, HandsConnectionsToItsThreadsInTurn) {
-    EXPECT_EQ(serve(Spread::hand_out, 30), (std::array{10, 10, 10}));
-}
+TEST_P(PoolTest, HandsConnectionsToItsThreadsInTurn) { EXPECT_EQ(serve(Spread::hand_out, 30), (std::array{10, 10, 10})); }
 
 // Goal: by default every connection is served by one of the threads, by whatever means the transport has.
 TEST_P(PoolTest, ServesEveryConnectionOnce) {

@@ -281,8 +281,7 @@ TEST_P(RemoteTest, CompletesEachOperationOnce) {
     for (std::size_t i = 0; i < count; ++i) {
         auto buffer = world.loop().allocate(300);
         fill_pattern(buffer->bytes(), 1, i * 400);
-        const auto id = i % 2 == 0 ? client_.get()->read(region_, i * 400, *std::move(buffer))
-                                   : client_.get()->write(region_, i * 400, *std::move(buffer));
+        const auto id = i % 2 == 0 ? client_.get()->read(region_, i * 400, *std::move(buffer)) : client_.get()->write(region_, i * 400, *std::move(buffer));
         ASSERT_TRUE(id.ok()) << id.error();
         asked.push_back(*id);
     }
@@ -300,8 +299,7 @@ TEST_P(RemoteTest, StaysWithinTheRegion) {
     EVPL_NEEDS(rma);
     World world{GetParam()};
     ASSERT_TRUE(open(world, 1000, Access::read_write));
-    const std::pair<std::uint64_t, std::uint32_t> outside[] = {
-        {0, 1001}, {1, 1000}, {1000, 1}, {UINT64_MAX, 1}, {UINT64_MAX - 5, 10}};
+    const std::pair<std::uint64_t, std::uint32_t> outside[] = {{0, 1001}, {1, 1000}, {1000, 1}, {UINT64_MAX, 1}, {UINT64_MAX - 5, 10}};
     for (const auto& [offset, size] : outside) {
         EXPECT_EQ(client_.get()->read(region_, offset, *world.loop().allocate(size)).error(), Errc::misuse) << offset;
         EXPECT_EQ(client_.get()->write(region_, offset, *world.loop().allocate(size)).error(), Errc::misuse) << offset;

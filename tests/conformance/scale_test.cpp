@@ -35,8 +35,7 @@ protected:
     void SetUp() override {
         const Scale& scale = GetParam();
         if (const auto why = absence(scale.row)) GTEST_SKIP() << *why;
-        if (sanitized && scale.count > 1000)
-            GTEST_SKIP() << "10,000 connections are too many under a sanitizer; 1,000 run";
+        if (sanitized && scale.count > 1000) GTEST_SKIP() << "10,000 connections are too many under a sanitizer; 1,000 run";
         const std::size_t needed = scale.count + 200, limit = raise_file_limit();
         if (limit < needed) GTEST_SKIP() << "needs RLIMIT_NOFILE " << needed << ", here it is " << limit;
     }
@@ -46,12 +45,9 @@ protected:
         Listener* listener = world.listen(crowd_);
         ASSERT_NE(listener, nullptr);
         const std::string url(listener->url());
-        const std::string where = listener->port() != 0 ? "tcp:" + std::to_string(listener->port())
-                                                        : "unix:" + url.substr(url.find("://") + 3);
-        ASSERT_TRUE(
-            clients.start_helper("hold", {where, std::to_string(GetParam().count), std::to_string(broadcast_bytes)}));
-        ASSERT_TRUE(world.until([&] { return crowd_.members.size() == GetParam().count; }, 40_s))
-            << crowd_.members.size();
+        const std::string where = listener->port() != 0 ? "tcp:" + std::to_string(listener->port()) : "unix:" + url.substr(url.find("://") + 3);
+        ASSERT_TRUE(clients.start_helper("hold", {where, std::to_string(GetParam().count), std::to_string(broadcast_bytes)}));
+        ASSERT_TRUE(world.until([&] { return crowd_.members.size() == GetParam().count; }, 40_s)) << crowd_.members.size();
         ASSERT_TRUE(world.until([&] { return clients.has_said("connected"); }));
     }
     std::string all(const char* what) const { return what + (" " + std::to_string(GetParam().count)); }
@@ -70,8 +66,7 @@ TEST_P(ScaleTest, BroadcastsToAllFromOneCallback) {
     auto timer = world.loop().after(1_ms, [&] {
         auto text = world.loop().copy(pattern(broadcast_bytes));
         ASSERT_TRUE(text.ok());
-        for (const ConnectionRef& member : crowd_.members)
-            EXPECT_EQ(member.get()->send(Chain(text->share())).error(), Errc::none);
+        for (const ConnectionRef& member : crowd_.members) EXPECT_EQ(member.get()->send(Chain(text->share())).error(), Errc::none);
     });
     EXPECT_TRUE(world.until([&] { return clients.has_said(all("heard")); }, 30_s)) << clients.said();
     EXPECT_EQ(crowd_.closes, 0);
@@ -105,9 +100,7 @@ TEST_P(ScaleTest, StopsWithAllAlive) {
     EXPECT_TRUE(await([&] { return clients.has_said(all("closed")); }, 30_s)) << clients.said();
 }
 
-std::string name_of_scale(const testing::TestParamInfo<Scale>& info) {
-    return info.param.row.name + ("_" + std::to_string(info.param.count));
-}
+std::string name_of_scale(const testing::TestParamInfo<Scale>& info) { return info.param.row.name + ("_" + std::to_string(info.param.count)); }
 INSTANTIATE_TEST_SUITE_P(Conformance, ScaleTest, testing::ValuesIn(scales()), name_of_scale);
 
 }  // namespace

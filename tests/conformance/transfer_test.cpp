@@ -48,8 +48,7 @@ TEST_P(TransferTest, KeepsOrderOfManySmallSends) {
     ASSERT_TRUE(world.open(server, client));
     server.when_recv = [&](Connection& c) { check.take_all(c); };
     const std::string text = pattern(30'000);
-    for (std::size_t at = 0; at < text.size(); at += 3)
-        ASSERT_EQ(client.get()->send(std::string_view(text).substr(at, 3)).error(), Errc::none);
+    for (std::size_t at = 0; at < text.size(); at += 3) ASSERT_EQ(client.get()->send(std::string_view(text).substr(at, 3)).error(), Errc::none);
     EXPECT_TRUE(world.until([&] { return check.bytes >= text.size(); }));
     EXPECT_TRUE(check.good);
     EXPECT_EQ(check.bytes, text.size());
@@ -152,8 +151,7 @@ TEST_P(TransferTest, LeavesHeldSlicesIntact) {
 // Goal: both sides send as fast as they can at the same time, and each gets exactly what the other sent.
 TEST_P(TransferTest, CarriesBothDirectionsAtOnce) {
     PatternCheck at_server{.key = 7}, at_client{.key = 8};
-    Pump from_client{.key = 7, .total = 3u << 20, .most = 50'000},
-        from_server{.key = 8, .total = 3u << 20, .most = 30'000};
+    Pump from_client{.key = 7, .total = 3u << 20, .most = 50'000}, from_server{.key = 8, .total = 3u << 20, .most = 30'000};
     Peer server, client;
     World world{GetParam()};
     ASSERT_TRUE(world.open(server, client));
@@ -163,8 +161,7 @@ TEST_P(TransferTest, CarriesBothDirectionsAtOnce) {
     client.when_writable = std::ref(from_client);
     from_server(*server.get());
     from_client(*client.get());
-    EXPECT_TRUE(world.until(
-        [&] { return at_server.bytes >= from_client.total && at_client.bytes >= from_server.total; }, 30_s));
+    EXPECT_TRUE(world.until([&] { return at_server.bytes >= from_client.total && at_client.bytes >= from_server.total; }, 30_s));
     EXPECT_TRUE(at_server.good);
     EXPECT_TRUE(at_client.good);
     EXPECT_EQ(at_server.bytes, from_client.total);

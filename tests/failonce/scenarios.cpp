@@ -151,7 +151,8 @@ Verdict stream(const char* url, int descriptor = -1) {
         }
         auto connected = evpl::connect(loop, listener->url(), client, evpl::within(soon));
         if (!connected) verdict.note(connected.error());
-        drive(loop, [&] { return client.closes == int(connected.ok()) && server.closes >= server.opens; }, "a connection does not end");
+        drive(
+            loop, [&] { return client.closes == int(connected.ok()) && server.closes >= server.opens; }, "a connection does not end");
         // A server that never opened may still be on its way: the loop's end is its end.
         listener->close();
         judge(verdict, client, server, connected.ok());
@@ -189,7 +190,8 @@ Verdict tcp_beside() {
     if (!resting) return {resting.error().code()};
     const auto exchange = [&](std::size_t wanted, const char* what) {
         if (evpl::Connection* peer = resting->get()) peer->send("x");
-        drive(loop, [&] { return idle.received == wanted || idle.closes > 0; }, what);
+        drive(
+            loop, [&] { return idle.received == wanted || idle.closes > 0; }, what);
         expect(idle.received == wanted && idle.closes == 0, what);
     };
     exchange(1, "the connection at rest does not work");
@@ -198,7 +200,8 @@ Verdict tcp_beside() {
     if (listener) {
         auto connected = evpl::connect(loop, listener->url(), client, evpl::within(soon));
         if (!connected) verdict.note(connected.error());
-        drive(loop, [&] { return client.closes == int(connected.ok()) && server.closes >= server.opens; }, "a connection does not end");
+        drive(
+            loop, [&] { return client.closes == int(connected.ok()) && server.closes >= server.opens; }, "a connection does not end");
         judge(verdict, client, server, connected.ok());
     } else {
         verdict.note(listener.error());
@@ -240,7 +243,8 @@ Verdict udp() {
     if (!server) return {server.error().code()};
     auto socket = evpl::connect_datagram(loop, server->get()->url(), ask, evpl::within(soon));
     if (!socket) return {socket.error().code()};
-    drive(loop, [&] { return ask.opens + ask.closes > 0; }, "the socket neither opens nor ends");
+    drive(
+        loop, [&] { return ask.opens + ask.closes > 0; }, "the socket neither opens nor ends");
     for (int tries = 0; ask.answers < wanted && ask.closes == 0 && tries < tries_max; ++tries) {
         evpl::Datagram* peer = socket->get();
         if (peer != nullptr) peer->send("12345");
@@ -276,7 +280,8 @@ Verdict pool() {
             else verdict.note(made.error());
         }
         const auto closes = [&] { return clients[0].closes + clients[1].closes + clients[2].closes; };
-        drive(loop, [&] { return closes() == connected; }, "a client does not end");
+        drive(
+            loop, [&] { return closes() == connected; }, "a client does not end");
         for (const Echo& client : clients)
             if (client.closes > 0 && (client.received < message_bytes || client.ended != Errc::end)) verdict.note(client.ended);
         int good = 0;
@@ -329,7 +334,8 @@ Verdict coroutines() {
             expect(false, "a coroutine threw something else");
         }
     });
-    drive(loop, [&] { return over; }, "the coroutine does not end");
+    drive(
+        loop, [&] { return over; }, "the coroutine does not end");
     return verdict;
 }
 
@@ -347,7 +353,8 @@ Verdict play(Verdict (*scenario)()) {
 struct Named {
     const char* name;
     Verdict (*scenario)();
-} constexpr scenarios[] = {{"tcp", tcp}, {"tcp_beside", tcp_beside}, {"udp", udp}, {"unix_descriptor", unix_descriptor}, {"pool", pool}, {"coroutines", coroutines}};
+} constexpr scenarios[] = {{"tcp", tcp},   {"tcp_beside", tcp_beside}, {"udp", udp}, {"unix_descriptor", unix_descriptor},
+                           {"pool", pool}, {"coroutines", coroutines}};
 
 int open_descriptors() {
     int count = -1;  // the listing's own

@@ -84,8 +84,8 @@ void failonce_report(void (*told)(const char* call, long count)) {
     }
 }
 
-#define NEXT(name) \
-    static __typeof__(&name) real; \
+#define NEXT(name)                                                                                                                                             \
+    static __typeof__(&name) real;                                                                                                                             \
     if (real == NULL) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
 /* Sanitizers bring their own allocator, which does not go together with this; their leak checker counts instead. */
@@ -158,11 +158,11 @@ void free(void* block) {
 
 /* -- the rest ---------------------------------------------------------------------------------------------------- */
 
-#define PASS(result, function, parameters, arguments, failed) \
-    result function parameters { \
-        static struct call call = {.name = #function}; \
-        NEXT(function); \
-        return fails(&call) ? failed : real arguments; \
+#define PASS(result, function, parameters, arguments, failed)                                                                                                  \
+    result function parameters {                                                                                                                               \
+        static struct call call = {.name = #function};                                                                                                         \
+        NEXT(function);                                                                                                                                        \
+        return fails(&call) ? failed : real arguments;                                                                                                         \
     }
 
 PASS(void*, mmap, (void* at, size_t n, int protection, int flags, int fd, off_t from), (at, n, protection, flags, fd, from), MAP_FAILED)
@@ -181,8 +181,7 @@ PASS(int, eventfd, (unsigned int first, int flags), (first, flags), -1)
 PASS(int, timerfd_create, (int clock, int flags), (clock, flags), -1)
 PASS(ssize_t, recv, (int fd, void* to, size_t n, int flags), (fd, to, n, flags), -1)
 PASS(ssize_t, recvmsg, (int fd, struct msghdr* message, int flags), (fd, message, flags), -1)
-PASS(int, recvmmsg, (int fd, struct mmsghdr* messages, unsigned int n, int flags, struct timespec* timeout),
-     (fd, messages, n, flags, timeout), -1)
+PASS(int, recvmmsg, (int fd, struct mmsghdr* messages, unsigned int n, int flags, struct timespec* timeout), (fd, messages, n, flags, timeout), -1)
 PASS(ssize_t, send, (int fd, const void* from, size_t n, int flags), (fd, from, n, flags), -1)
 PASS(ssize_t, sendmsg, (int fd, const struct msghdr* message, int flags), (fd, message, flags), -1)
 PASS(int, sendmmsg, (int fd, struct mmsghdr* messages, unsigned int n, int flags), (fd, messages, n, flags), -1)
@@ -192,10 +191,9 @@ PASS(int, getsockname, (int fd, struct sockaddr* own, socklen_t* n), (fd, own, n
 PASS(int, getpeername, (int fd, struct sockaddr* peer, socklen_t* n), (fd, peer, n), -1)
 PASS(int, shutdown, (int fd, int how), (fd, how), -1)
 PASS(ssize_t, getrandom, (void* to, size_t n, unsigned int flags), (to, n, flags), -1)
-PASS(int, getifaddrs, (struct ifaddrs** list), (list), -1)
+PASS(int, getifaddrs, (struct ifaddrs * *list), (list), -1)
 PASS(FILE*, fopen, (const char* path, const char* mode), (path, mode), NULL)
-PASS(int, pthread_create, (pthread_t* thread, const pthread_attr_t* how, void* (*run)(void*), void* given), (thread, how, run, given),
-     chosen_errno)
+PASS(int, pthread_create, (pthread_t * thread, const pthread_attr_t* how, void* (*run)(void*), void* given), (thread, how, run, given), chosen_errno)
 
 /* One argument more than is declared, and always of a register's size: what all our callers pass. */
 int fcntl(int fd, int what, ...) {

@@ -17,18 +17,15 @@ protected:
         TransportTest::SetUp();
         const std::string_view url = GetParam().url;
         const bool reachable = url.find("127.0.0.1") != url.npos || url.find('%') != url.npos;
-        if (!reachable || GetParam().kind == Kind::message)
-            GTEST_SKIP() << "plain sockets do not reach " << GetParam().name;
-        set_log([](void*, LogLevel level, std::string_view) { warnings_ += level >= LogLevel::warning; }, nullptr,
-                LogLevel::warning);
+        if (!reachable || GetParam().kind == Kind::message) GTEST_SKIP() << "plain sockets do not reach " << GetParam().name;
+        set_log([](void*, LogLevel level, std::string_view) { warnings_ += level >= LogLevel::warning; }, nullptr, LogLevel::warning);
         warnings_ = 0;
     }
     void TearDown() override { set_log(nullptr); }
 
     static std::string place_of(const Listener& listener) {
         const std::string url(listener.url());
-        return listener.port() != 0 ? "tcp:" + std::to_string(listener.port())
-                                    : "unix:" + url.substr(url.find("://") + 3);
+        return listener.port() != 0 ? "tcp:" + std::to_string(listener.port()) : "unix:" + url.substr(url.find("://") + 3);
     }
     static inline std::atomic<int> warnings_ = 0;
 };
@@ -46,8 +43,7 @@ TEST_P(DescriptorsTest, PausesAcceptingAndResumesByItself) {
     ASSERT_NE(listener, nullptr);
     ASSERT_TRUE(peers.start_helper("hold", {place_of(*listener), std::to_string(wanted), "1"}));
     FileLimit limit{limit_with_room(room)};
-    ASSERT_TRUE(
-        world.until([&] { return crowd.members.size() >= room - 1 && world.loop().metrics().accept_pauses >= 1; }));
+    ASSERT_TRUE(world.until([&] { return crowd.members.size() >= room - 1 && world.loop().metrics().accept_pauses >= 1; }));
     EXPECT_LT(crowd.members.size(), wanted);
 
     client.get()->send("served");

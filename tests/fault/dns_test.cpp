@@ -13,10 +13,7 @@ enum class Answers { well, two_addresses, many_addresses, no_such_name, failure,
 /// A name server of our own on its own thread.
 class NameServer {
 public:
-    explicit NameServer(Answers how)
-        : how_(how),
-          socket_(plain_socket(SOCK_DGRAM)),
-          address_("127.0.0.1:" + std::to_string(port_of(socket_.get()))) {
+    explicit NameServer(Answers how) : how_(how), socket_(plain_socket(SOCK_DGRAM)), address_("127.0.0.1:" + std::to_string(port_of(socket_.get()))) {
         thread_ = std::thread([this] { serve(); });
     }
     ~NameServer() {
@@ -37,20 +34,17 @@ private:
             unsigned char question[512];
             sockaddr_in from{};
             socklen_t size = sizeof from;
-            const ssize_t n =
-                recvfrom(socket_.get(), question, sizeof question, 0, reinterpret_cast<sockaddr*>(&from), &size);
+            const ssize_t n = recvfrom(socket_.get(), question, sizeof question, 0, reinterpret_cast<sockaddr*>(&from), &size);
             if (n < 12) continue;
             ++questions_;
             const std::string answer = answer_to(std::string(reinterpret_cast<char*>(question), std::size_t(n)));
-            if (!answer.empty())
-                sendto(socket_.get(), answer.data(), answer.size(), 0, reinterpret_cast<sockaddr*>(&from), size);
+            if (!answer.empty()) sendto(socket_.get(), answer.data(), answer.size(), 0, reinterpret_cast<sockaddr*>(&from), size);
         }
     }
 
     std::string answer_to(const std::string& question) const {
         std::size_t end = 12;  // the name, its type and its class
-        while (end < question.size() && question[end] != 0)
-            end += std::size_t(static_cast<unsigned char>(question[end])) + 1;
+        while (end < question.size() && question[end] != 0) end += std::size_t(static_cast<unsigned char>(question[end])) + 1;
         end += 5;
         if (end > question.size() || how_ == Answers::never) return {};
         const bool ipv4 = question[end - 3] == 1;
@@ -60,16 +54,13 @@ private:
         if (how_ == Answers::no_such_name) code = 3;
         if (how_ == Answers::failure) code = 2;
         if (ipv4 && (how_ == Answers::well || how_ == Answers::truncated)) addresses = {std::string("\x7f\0\0\1", 4)};
-        if (ipv4 && how_ == Answers::two_addresses)
-            addresses = {std::string("\x7f\0\0\x09", 4), std::string("\x7f\0\0\1", 4)};
+        if (ipv4 && how_ == Answers::two_addresses) addresses = {std::string("\x7f\0\0\x09", 4), std::string("\x7f\0\0\1", 4)};
         if (ipv4 && how_ == Answers::many_addresses) addresses.assign(80, std::string("\x7f\0\0\1", 4));
         std::string answer = question.substr(0, 2);
         answer += '\x81';
         answer += char(0x80 | code);
-        answer +=
-            std::string("\0\1\0", 3) + char(addresses.size()) + std::string(4, '\0') + question.substr(12, end - 12);
-        for (const std::string& address : addresses)
-            answer += std::string("\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4", 12) + address;
+        answer += std::string("\0\1\0", 3) + char(addresses.size()) + std::string(4, '\0') + question.substr(12, end - 12);
+        for (const std::string& address : addresses) answer += std::string("\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4", 12) + address;
         if (how_ == Answers::truncated) answer.resize(answer.size() - 3);
         return answer;
     }
@@ -104,9 +95,7 @@ protected:
         GTEST_SKIP() << "built without c-ares: names are the system's";
 #endif
     }
-    static std::string at_name(const Listener& listener) {
-        return "tcp://server.example:" + std::to_string(listener.port());
-    }
+    static std::string at_name(const Listener& listener) { return "tcp://server.example:" + std::to_string(listener.port()); }
 
     /// Connects by a name that this server answers so; gives how it ended.
     Error outcome(Answers how, Duration limit) {
@@ -114,8 +103,7 @@ protected:
         PlainPeer client;
         World world{tcp, names.options()};
         Pulse pulse(world.loop());
-        EXPECT_TRUE(connect(world.loop(), "tcp://server.example:9", client, within(limit)).ok())
-            << world.loop().last_failure();
+        EXPECT_TRUE(connect(world.loop(), "tcp://server.example:9", client, within(limit)).ok()) << world.loop().last_failure();
         EXPECT_EQ(client.closes, 0) << "news comes by callback";
         const Stopwatch watch;
         EXPECT_TRUE(world.until([&] { return client.closed(); }));
@@ -137,8 +125,7 @@ TEST_F(NameTest, ConnectsByName) {
         World world{tcp, names.options()};
         Listener* listener = world.listen(server);
         ASSERT_NE(listener, nullptr);
-        ASSERT_TRUE(connect(world.loop(), at_name(*listener), client, within(10_s)).ok())
-            << world.loop().last_failure();
+        ASSERT_TRUE(connect(world.loop(), at_name(*listener), client, within(10_s)).ok()) << world.loop().last_failure();
         EXPECT_TRUE(world.until([&] { return client.closed() || (client.open() && server.open()); }));
         EXPECT_TRUE(client.open()) << client.closed_with;
     }
@@ -195,8 +182,7 @@ TEST_F(NameTest, EndsTheLoopWhileResolving) {
     std::deque<PlainPeer> clients(50);
     {
         World world{tcp, names.options()};
-        for (std::size_t i = 0; i < clients.size(); ++i)
-            ASSERT_TRUE(connect(world.loop(), "tcp://host" + std::to_string(i) + ".example:9", clients[i]).ok());
+        for (std::size_t i = 0; i < clients.size(); ++i) ASSERT_TRUE(connect(world.loop(), "tcp://host" + std::to_string(i) + ".example:9", clients[i]).ok());
         ASSERT_TRUE(world.until([&] { return names.questions() >= 10; }));
     }
     for (const PlainPeer& client : clients) EXPECT_EQ(client.closes, 1);
@@ -230,9 +216,7 @@ TEST_F(NameTest, EndsAThousandLookupsOfADeadServer) {
     };
     World world{tcp, names.options()};
     for (int i = 0; i < 1000; ++i)
-        ASSERT_TRUE(connect<Lookup>(world.loop(), "tcp://host" + std::to_string(i) + ".example:9", within(500_ms),
-                                    std::ref(closes), std::ref(timed_out))
-                        .ok());
+        ASSERT_TRUE(connect<Lookup>(world.loop(), "tcp://host" + std::to_string(i) + ".example:9", within(500_ms), std::ref(closes), std::ref(timed_out)).ok());
     EXPECT_TRUE(world.until([&] { return closes == 1000; })) << closes;
     EXPECT_EQ(timed_out, 1000);
 }
@@ -259,7 +243,9 @@ TEST_F(NameTest, ResolvesForDatagramsToo) {
         ASSERT_TRUE(made.ok()) << world.loop().last_failure();
         EXPECT_TRUE(world.until([&] { return opens == 1 || !ended.ok(); }));
         EXPECT_EQ(opens, how == Answers::well ? 1 : 0);
-        if (how == Answers::never) { EXPECT_EQ(ended, Errc::timed_out); }
+        if (how == Answers::never) {
+            EXPECT_EQ(ended, Errc::timed_out);
+        }
     }
 }
 

@@ -72,7 +72,9 @@ protected:
                     if (made) one = *made;
                 }
             }));
-            if (waits) { EXPECT_TRUE(await([&] { return tally.opens == 2 * connections; })) << tally.opens; }
+            if (waits) {
+                EXPECT_TRUE(await([&] { return tally.opens == 2 * connections; })) << tally.opens;
+            }
             std::atomic<bool> over = false;
             std::thread poster([&] {
                 unsigned turn = 0;

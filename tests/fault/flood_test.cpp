@@ -62,8 +62,7 @@ class FloodTest : public TransportTest {
 protected:
     void SetUp() override {
         TransportTest::SetUp();
-        if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos)
-            GTEST_SKIP() << "plain sockets do not reach " << GetParam().name;
+        if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos) GTEST_SKIP() << "plain sockets do not reach " << GetParam().name;
     }
 };
 

@@ -19,8 +19,7 @@ struct Echo {
 /// A file of this test's own.
 struct TemporaryFile {
     std::string path;
-    explicit TemporaryFile(std::string_view content = {})
-        : path(scratch_directory() + "/file-" + std::to_string(next_++)) {
+    explicit TemporaryFile(std::string_view content = {}) : path(scratch_directory() + "/file-" + std::to_string(next_++)) {
         std::ofstream(path, std::ios::binary) << content;
     }
     ~TemporaryFile() { ::unlink(path.c_str()); }
@@ -39,8 +38,7 @@ protected:
     static constexpr Row udp{"udp", "udp", "udp://127.0.0.1:0", Kind::datagram};
 
     /// Runs a client that copies its input to our echo server and what comes back to its output.
-    void expect_echo(const Row& row, const std::string& program,
-                     const std::function<std::vector<std::string>(const Listener&)>& command) {
+    void expect_echo(const Row& row, const std::string& program, const std::function<std::vector<std::string>(const Listener&)>& command) {
         const auto path = find_program(program);
         if (!path) GTEST_SKIP() << program << " is not installed";
         const std::string text = pattern(size);
@@ -59,8 +57,7 @@ protected:
     }
 
     /// Our client against a server that answers with what it gets.
-    void expect_echo_from(const std::string& program,
-                          const std::function<std::vector<std::string>(std::uint16_t port)>& command) {
+    void expect_echo_from(const std::string& program, const std::function<std::vector<std::string>(std::uint16_t port)>& command) {
         const auto path = find_program(program);
         if (!path) GTEST_SKIP() << program << " is not installed";
         PatternCheck check;
@@ -88,9 +85,7 @@ protected:
 
 // Goal: socat's TCP and Unix clients get everything back, after they have finished sending.
 TEST_F(ForeignTest, EchoesToSocatOverTcp) {
-    expect_echo(tcp, "socat", [](const Listener& at) {
-        return std::vector<std::string>{"-t", "20", "-", "TCP:127.0.0.1:" + std::to_string(at.port())};
-    });
+    expect_echo(tcp, "socat", [](const Listener& at) { return std::vector<std::string>{"-t", "20", "-", "TCP:127.0.0.1:" + std::to_string(at.port())}; });
 }
 TEST_F(ForeignTest, EchoesToSocatOverUnix) {
     expect_echo(unix_file, "socat", [](const Listener& at) {
@@ -101,9 +96,7 @@ TEST_F(ForeignTest, EchoesToSocatOverUnix) {
 
 // Goal: so does ncat.
 TEST_F(ForeignTest, EchoesToNcat) {
-    expect_echo(tcp, "ncat", [](const Listener& at) {
-        return std::vector<std::string>{"127.0.0.1", std::to_string(at.port())};
-    });
+    expect_echo(tcp, "ncat", [](const Listener& at) { return std::vector<std::string>{"127.0.0.1", std::to_string(at.port())}; });
 }
 
 constexpr const char* python_client = R"(
@@ -121,9 +114,7 @@ while piece := peer.recv(5000):
 
 // Goal: Python's sockets, which read and write in odd sizes at once, get everything back.
 TEST_F(ForeignTest, EchoesToPython) {
-    expect_echo(tcp, "python3", [](const Listener& at) {
-        return std::vector<std::string>{"-c", python_client, std::to_string(at.port())};
-    });
+    expect_echo(tcp, "python3", [](const Listener& at) { return std::vector<std::string>{"-c", python_client, std::to_string(at.port())}; });
 }
 
 constexpr const char* python_server = R"(
@@ -141,14 +132,11 @@ while True:
 
 // Goal: our client gets everything back from servers of others.
 TEST_F(ForeignTest, IsEchoedByPython) {
-    expect_echo_from("python3", [](std::uint16_t port) {
-        return std::vector<std::string>{"-c", python_server, std::to_string(port)};
-    });
+    expect_echo_from("python3", [](std::uint16_t port) { return std::vector<std::string>{"-c", python_server, std::to_string(port)}; });
 }
 TEST_F(ForeignTest, IsEchoedBySocat) {
     expect_echo_from("socat", [](std::uint16_t port) {
-        return std::vector<std::string>{
-            "-t", "20", "TCP-LISTEN:" + std::to_string(port) + ",bind=127.0.0.1,reuseaddr,fork", "EXEC:cat"};
+        return std::vector<std::string>{"-t", "20", "TCP-LISTEN:" + std::to_string(port) + ",bind=127.0.0.1,reuseaddr,fork", "EXEC:cat"};
     });
 }
 

@@ -50,7 +50,9 @@ TEST_P(ForkTest, MarksEveryDescriptorCloseOnExec) {
     EXPECT_TRUE(world.loop().native_fd().ok());
     auto timer = world.loop().after(1_s, [] {});
     for (const int fd : descriptors_now())
-        if (before.count(fd) == 0) { EXPECT_NE(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0) << "descriptor " << fd; }
+        if (before.count(fd) == 0) {
+            EXPECT_NE(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0) << "descriptor " << fd;
+        }
 }
 
 // Goal: a child that exits at once leaves the parent's connections alone.

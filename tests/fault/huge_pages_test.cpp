@@ -23,9 +23,7 @@ public:
     static long free_now() { return read("free_hugepages"); }
 
 private:
-    static FILE* open(const char* name, const char* how) {
-        return std::fopen((std::string("/sys/kernel/mm/hugepages/hugepages-2048kB/") + name).c_str(), how);
-    }
+    static FILE* open(const char* name, const char* how) { return std::fopen((std::string("/sys/kernel/mm/hugepages/hugepages-2048kB/") + name).c_str(), how); }
     static long read(const char* name) {
         long pages = -1;
         if (FILE* file = open(name, "r")) {

@@ -58,8 +58,7 @@ class KilledPeerTest : public TransportTest {
 protected:
     void SetUp() override {
         TransportTest::SetUp();
-        if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos)
-            GTEST_SKIP() << "plain sockets do not reach " << GetParam().name;
+        if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos) GTEST_SKIP() << "plain sockets do not reach " << GetParam().name;
     }
     void kill_at_each(std::size_t size, std::size_t step) {
         const std::size_t deaths = (size + step - 1) / step;

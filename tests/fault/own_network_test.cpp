@@ -78,8 +78,8 @@ int lost_probe_main(const std::vector<std::string>&) {
     auto listener = listen(loop, "tcp://127.0.0.1:7000?keepalive_idle=1s&silent_after=4s", server);
     if (!listener || !connect(loop, "tcp://127.0.0.1:7000", client)) return 1;
     if (!drive(loop, [&] { return server.opens > 0 && client.opens > 0; })) return 1;
-    if (!run_quietly("nft add table inet cut") ||
-        !run_quietly("nft add chain inet cut in '{ type filter hook input priority 0; policy drop; }'")) return not_permitted;
+    if (!run_quietly("nft add table inet cut") || !run_quietly("nft add chain inet cut in '{ type filter hook input priority 0; policy drop; }'"))
+        return not_permitted;
     if (!drive(loop, [] { return tcp_counter("TCPKeepAlive") > 0; })) return 1;
     if (!run_quietly("nft delete table inet cut")) return 1;
     const long lost = tcp_counter("TCPKeepAlive");
@@ -139,8 +139,7 @@ class OwnNetworkTest : public TransportTest {
 protected:
     void SetUp() override {
         TransportTest::SetUp();
-        if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos)
-            GTEST_SKIP() << GetParam().name << " does not use this network";
+        if (std::string_view(GetParam().url).find("127.0.0.1") == std::string_view::npos) GTEST_SKIP() << GetParam().name << " does not use this network";
     }
     static std::optional<std::string> say(const char* helper) { return said_by(helper, {GetParam().scheme}); }
 };

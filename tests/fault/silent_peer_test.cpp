@@ -12,8 +12,8 @@ public:
     FarAway() {
         ok_ = run("ip netns add " + name_) && run("ip link add " + here_ + " type veth peer name far netns " + name_) &&
               run("ip addr add 10.199.77.1/30 dev " + here_) && run("ip link set " + here_ + " up") &&
-              run("ip -n " + name_ + " addr add 10.199.77.2/30 dev far") &&
-              run("ip -n " + name_ + " link set far up") && run("ip netns exec " + name_ + " nft add table inet cut");
+              run("ip -n " + name_ + " addr add 10.199.77.2/30 dev far") && run("ip -n " + name_ + " link set far up") &&
+              run("ip netns exec " + name_ + " nft add table inet cut");
     }
     ~FarAway() {
         run("ip link del " + here_);
@@ -23,8 +23,7 @@ public:
     const std::string& name() const { return name_; }
     bool cut() const {
         const std::string add = "ip netns exec " + name_ + " nft add chain inet cut ";
-        return run(add + "in '{ type filter hook input priority 0; policy drop; }'") &&
-               run(add + "out '{ type filter hook output priority 0; policy drop; }'");
+        return run(add + "in '{ type filter hook input priority 0; policy drop; }'") && run(add + "out '{ type filter hook output priority 0; policy drop; }'");
     }
 
 private:
@@ -40,8 +39,7 @@ protected:
         TransportTest::SetUp();
         const std::string_view url = GetParam().url;
         if (url.find("127.0.0.1") == url.npos) GTEST_SKIP() << GetParam().name << " has no cable to cut";
-        if (std::getenv("EVPL_TEST_SLOW") == nullptr)
-            GTEST_SKIP() << "takes half a minute: set EVPL_TEST_SLOW=1, as make night does";
+        if (std::getenv("EVPL_TEST_SLOW") == nullptr) GTEST_SKIP() << "takes half a minute: set EVPL_TEST_SLOW=1, as make night does";
     }
 };
 
@@ -56,8 +54,8 @@ TEST_P(SilentPeerTest, SlowNoticesACutCableByDefault) {
     ASSERT_TRUE(listener.ok()) << world.loop().last_failure();
     const auto ip = find_program("ip");
     ASSERT_TRUE(ip.has_value());
-    ASSERT_TRUE(peers.start({*ip, "netns", "exec", far.name(), own_path(), "--helper", "hold",
-                             "tcp:" + std::to_string(listener->port()) + "@10.199.77.1", "2", "1"}));
+    ASSERT_TRUE(
+        peers.start({*ip, "netns", "exec", far.name(), own_path(), "--helper", "hold", "tcp:" + std::to_string(listener->port()) + "@10.199.77.1", "2", "1"}));
     ASSERT_TRUE(world.until([&] { return crowd.members.size() == 2; })) << peers.said();
     ASSERT_TRUE(far.cut());
     const Stopwatch watch;

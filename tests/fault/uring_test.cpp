@@ -49,8 +49,7 @@ int forbidden_main(const std::vector<std::string>& arguments) {
         },
         nullptr, LogLevel::info);
     const TransportInfo* info = info_of("uring");
-    std::printf("present %d, %.*s, %.*s\n", info->present, int(info->reason.size()), info->reason.data(),
-                int(info->remedy.size()), info->remedy.data());
+    std::printf("present %d, %.*s, %.*s\n", info->present, int(info->reason.size()), info->reason.data(), int(info->remedy.size()), info->remedy.data());
     Peer server, client;
     Loop loop;
     auto listener = listen(loop, arguments[2], server);
@@ -59,9 +58,13 @@ int forbidden_main(const std::vector<std::string>& arguments) {
         return 0;
     }
     const auto made = connect(loop, dial_url(arguments[2], listener->url()), client);
-    if (!made || !drive(loop, [&] { return client.open() && server.open(); }, 5_s)) return 1;
+    if (!made || !drive(
+                     loop, [&] { return client.open() && server.open(); }, 5_s))
+        return 1;
     client.get()->send("hello");
-    if (!drive(loop, [&] { return server.received == "hello"; }, 5_s)) return 1;
+    if (!drive(
+            loop, [&] { return server.received == "hello"; }, 5_s))
+        return 1;
     std::printf("exchanged, lines %d\n", lines);
     return 0;
 }
@@ -70,9 +73,7 @@ const RegisterHelper forbidden("forbidden-uring", &forbidden_main);
 std::string with_rings_forbidden(int error, unsigned entries_least, const std::string& url) {
     Child child;
     EXPECT_TRUE(child.start_helper("forbidden-uring", {std::to_string(error), std::to_string(entries_least), url}));
-    EXPECT_TRUE(await([&] {
-        return child.has_said("exchanged") || child.has_said("refused") || child.has_said("no seccomp");
-    }, 10_s)) << child.said();
+    EXPECT_TRUE(await([&] { return child.has_said("exchanged") || child.has_said("refused") || child.has_said("no seccomp"); }, 10_s)) << child.said();
     return std::string(child.said());
 }
 
@@ -83,7 +84,7 @@ protected:
     }
 };
 
-#define EVPL_NEEDS_SECCOMP(said)                                                                                       \
+#define EVPL_NEEDS_SECCOMP(said)                                                                                                                               \
     if ((said).find("no seccomp") != std::string::npos) GTEST_SKIP() << "seccomp filters cannot be set here"
 
 // Goal: where a container forbids io_uring, whoever leaves the choice to us is served by epoll, and told once how to change that.
@@ -135,23 +136,26 @@ TEST_P(UringQueryTest, ServesMoreConnectionsThanItHasBuffers) {
     std::deque<PlainPeer> servers;
     int closed = 0;
     World world{uring_row};
-    ASSERT_NE(world.listen([&](Connection&) -> PlainPeer& {
-        servers.emplace_back().when_recv = [](Connection& c) { c.send(c.recv(SIZE_MAX)); };
-        return servers.back();
-    }, GetParam()), nullptr);
-    for (PatternCheck& check : checks)
-        ASSERT_TRUE(connect<Caller>(world.loop(), world.where(), Limit{}, std::ref(check), std::ref(closed)).ok());
-    EXPECT_TRUE(world.until([&] {
-        for (const PatternCheck& check : checks)
-            if (check.bytes < bytes) return false;
-        return true;
-    }, 30_s));
+    ASSERT_NE(world.listen(
+                  [&](Connection&) -> PlainPeer& {
+                      servers.emplace_back().when_recv = [](Connection& c) { c.send(c.recv(SIZE_MAX)); };
+                      return servers.back();
+                  },
+                  GetParam()),
+              nullptr);
+    for (PatternCheck& check : checks) ASSERT_TRUE(connect<Caller>(world.loop(), world.where(), Limit{}, std::ref(check), std::ref(closed)).ok());
+    EXPECT_TRUE(world.until(
+        [&] {
+            for (const PatternCheck& check : checks)
+                if (check.bytes < bytes) return false;
+            return true;
+        },
+        30_s));
     for (const PatternCheck& check : checks) EXPECT_TRUE(check.good && check.bytes == bytes) << check.bytes;
     EXPECT_EQ(closed, 0);
     world.end();
 }
-INSTANTIATE_TEST_SUITE_P(Fault, UringQueryTest,
-                         testing::Values("tier=0", "tier=1&entries=8", "tier=2", "tier=2&entries=8"),
+INSTANTIATE_TEST_SUITE_P(Fault, UringQueryTest, testing::Values("tier=0", "tier=1&entries=8", "tier=2", "tier=2&entries=8"),
                          [](const auto& row) { return "query" + std::to_string(row.index); });
 
 // Goal: nested in a host's loop, before or after the ring exists, everything wakes the host.

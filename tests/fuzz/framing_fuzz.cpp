@@ -54,41 +54,41 @@ struct Reader {
     Frame frame(std::span<const std::byte> head) { return frame_of(head); }
     void on_recv(Connection& peer) {
         switch (how % 4) {
-            case 0:
-                while (peer.has_message()) take(*peer.recv_message());
-                break;
-            case 1:
-                while (peer.available() > 0) {
-                    Chain some = peer.recv(1 + how / 4 % 7);
-                    if (some.empty()) break;
-                    take(std::move(some));
-                }
-                break;
-            case 2: {
-                while (const std::size_t before = peer.available()) {
-                    std::byte some[3];
-                    const std::size_t n = peer.peek(some);
-                    require(n <= std::min(before, sizeof some));
-                    if (n == 0) break;
-                    peer.consume(n);  // of a frame that is not all there, nothing
-                    if (!peer.is_open()) break;  // a frame behind it is nonsense: all is dropped
-                    const std::size_t taken = before - peer.available();
-                    require(taken <= n);
-                    all.insert(all.end(), some, some + taken);
-                    if (taken == 0) break;
-                }
-                break;
+        case 0:
+            while (peer.has_message()) take(*peer.recv_message());
+            break;
+        case 1:
+            while (peer.available() > 0) {
+                Chain some = peer.recv(1 + how / 4 % 7);
+                if (some.empty()) break;
+                take(std::move(some));
             }
-            default:
-                for (;;) {
-                    auto some = peer.recv_exactly(1 + how / 4 % 2);
-                    if (!some.ok() || some->empty()) {
-                        if (!some.ok() && some.error() == Errc::too_large) take(peer.recv());
-                        else break;
-                    } else {
-                        take(*std::move(some));
-                    }
+            break;
+        case 2: {
+            while (const std::size_t before = peer.available()) {
+                std::byte some[3];
+                const std::size_t n = peer.peek(some);
+                require(n <= std::min(before, sizeof some));
+                if (n == 0) break;
+                peer.consume(n);             // of a frame that is not all there, nothing
+                if (!peer.is_open()) break;  // a frame behind it is nonsense: all is dropped
+                const std::size_t taken = before - peer.available();
+                require(taken <= n);
+                all.insert(all.end(), some, some + taken);
+                if (taken == 0) break;
+            }
+            break;
+        }
+        default:
+            for (;;) {
+                auto some = peer.recv_exactly(1 + how / 4 % 2);
+                if (!some.ok() || some->empty()) {
+                    if (!some.ok() && some.error() == Errc::too_large) take(peer.recv());
+                    else break;
+                } else {
+                    take(*std::move(some));
                 }
+            }
         }
     }
     void on_end(Connection& peer) {

@@ -37,7 +37,7 @@ std::byte nth_byte(std::size_t n) { return std::byte(n * 131 % 251); }
 struct Socket {
     bool open = false, listens = false, connecting = false, received_end = false;
     std::size_t received = 0, sent = 0;
-    std::uint64_t name = 0;   // for epoll
+    std::uint64_t name = 0;  // for epoll
     std::uint32_t wanted = 0;
     bool watched = false;
 };
@@ -204,9 +204,7 @@ int __wrap_connect(int fd, const sockaddr* to, socklen_t size) {
     kernel->find(fd)->connecting = true;
     return fail(EINPROGRESS);
 }
-ssize_t __wrap_recv(int fd, void* to, std::size_t room, int flags) {
-    return is_ours(fd) ? receive(fd, to, room) : __real_recv(fd, to, room, flags);
-}
+ssize_t __wrap_recv(int fd, void* to, std::size_t room, int flags) { return is_ours(fd) ? receive(fd, to, room) : __real_recv(fd, to, room, flags); }
 ssize_t __wrap_recvmsg(int fd, msghdr* message, int flags) {
     if (!is_ours(fd)) return __real_recvmsg(fd, message, flags);
     message->msg_controllen = 0;

@@ -125,8 +125,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         if (data[0] & 2) ::shutdown(peer.get(), SHUT_WR);
         else peer.reset();
         // Without memory the peer may be turned away before there is anybody to be told.
-        for (int turns = 0; server.closes == 0 && !(fuzz::without_memory() && turns > 20); ++turns)
-            loop.run_once(fuzz::without_memory() ? 1_ms : 1_s);
+        for (int turns = 0; server.closes == 0 && !(fuzz::without_memory() && turns > 20); ++turns) loop.run_once(fuzz::without_memory() ? 1_ms : 1_s);
     }
     require(server.closes == 1 && server.taken <= passed);
     require(open_descriptors() == before);

@@ -2,6 +2,4 @@
 
 #include <evpl/version.hpp>
 
-int main() {
-    std::printf("evpl %s\n", evpl::version());
-}
+int main() { std::printf("evpl %s\n", evpl::version()); }

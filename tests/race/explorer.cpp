@@ -27,8 +27,8 @@ namespace {
 
 constexpr unsigned clocks = threads_max + 1;  // number 0 sets up and looks afterwards
 constexpr std::size_t stack_bytes = 256u << 10;
-constexpr unsigned candidates_max = 3;        // values that one load may choose among
-constexpr std::uint64_t steps_max = 20'000;   // of one execution: more means that threads wait for each other for ever
+constexpr unsigned candidates_max = 3;       // values that one load may choose among
+constexpr std::uint64_t steps_max = 20'000;  // of one execution: more means that threads wait for each other for ever
 
 /// How far each thread had come when something happened, as far as that is known there.
 struct Clock {
@@ -40,7 +40,9 @@ struct Clock {
 };
 
 bool acquires(std::memory_order order) { return order != std::memory_order_relaxed && order != std::memory_order_release; }
-bool releases(std::memory_order order) { return order == std::memory_order_release || order == std::memory_order_acq_rel || order == std::memory_order_seq_cst; }
+bool releases(std::memory_order order) {
+    return order == std::memory_order_release || order == std::memory_order_acq_rel || order == std::memory_order_seq_cst;
+}
 
 struct Thread {
     std::function<void()> body;
@@ -583,7 +585,8 @@ std::uint64_t atomic_change(void* at, unsigned bytes, Change change, std::uint64
     return old;
 }
 
-bool atomic_compare(void* at, unsigned bytes, std::uint64_t& expected, std::uint64_t desired, std::memory_order order, std::memory_order failed_order, const void* pc) {
+bool atomic_compare(void* at, unsigned bytes, std::uint64_t& expected, std::uint64_t desired, std::memory_order order, std::memory_order failed_order,
+                    const void* pc) {
     const Own own;
     schedule();
     begin_atomic(at, bytes, true, "compares", pc);
@@ -664,7 +667,7 @@ void run(std::initializer_list<std::function<void()>> threads) {
     machine.threads[0].over = true;
     void* const own = machine.get_carried != nullptr ? machine.get_carried() : nullptr;
     if (machine.set_carried != nullptr) machine.set_carried(nullptr);
-    machine.running = 1 + choose(machine.count);  // who is first is a choice like any other
+    machine.running = 1 + choose(machine.count);                                 // who is first is a choice like any other
     swapcontext(&machine.scheduler, &machine.threads[machine.running].context);  // whoever is last comes back here
     if (machine.set_carried != nullptr) machine.set_carried(own);
 }

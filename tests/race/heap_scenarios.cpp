@@ -154,7 +154,11 @@ void list_of_returns() {
         parcel = packed(std::move(buffer));
     }
     Heap::set_current(nullptr);
-    run({[&] { parcels[0] = Parcel(); }, [&] { parcels[1] = Parcel(); parcels[2] = Parcel(); },
+    run({[&] { parcels[0] = Parcel(); },
+         [&] {
+             parcels[1] = Parcel();
+             parcels[2] = Parcel();
+         },
          [&] {
              Heap::set_current(heap);
              heap->drain_returns();

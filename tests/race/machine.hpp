@@ -17,7 +17,8 @@ void plain_access(const void* at, std::size_t bytes, bool writes, const void* pc
 std::uint64_t atomic_load(const void* at, unsigned bytes, std::memory_order order, const void* pc);
 void atomic_store(void* at, unsigned bytes, std::uint64_t value, std::memory_order order, const void* pc);
 std::uint64_t atomic_change(void* at, unsigned bytes, Change change, std::uint64_t operand, std::memory_order order, const void* pc);
-bool atomic_compare(void* at, unsigned bytes, std::uint64_t& expected, std::uint64_t desired, std::memory_order order, std::memory_order failed_order, const void* pc);
+bool atomic_compare(void* at, unsigned bytes, std::uint64_t& expected, std::uint64_t desired, std::memory_order order, std::memory_order failed_order,
+                    const void* pc);
 void fence(std::memory_order order, const void* pc);
 /// Somebody else may go first: before a system call that others notice.
 void pause_point();

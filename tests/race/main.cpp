@@ -20,7 +20,9 @@ bool play(const Scenario& scenario, const Bounds& bounds) {
     const Outcome outcome = explore(scenario.play, bounds);
     std::printf("%llu executions of %llu steps, %u preemptions, %u stale loads, %s\n", static_cast<unsigned long long>(outcome.executions),
                 static_cast<unsigned long long>(outcome.steps / outcome.executions), bounds.preemptions, bounds.stale_loads,
-                outcome.complete ? "all there are" : bounds.seed != 0 ? "by chance" : "the first ones");
+                outcome.complete   ? "all there are"
+                : bounds.seed != 0 ? "by chance"
+                                   : "the first ones");
     return outcome.executions > 0;
 }
 

@@ -49,8 +49,8 @@ template <class T>
 int compare(volatile T* at, T* expected, T desired, int order, int failed_order, const void* pc) {
     if (!exploring) return __atomic_compare_exchange_n(at, expected, desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     std::uint64_t old = std::uint64_t(*expected);
-    const bool equal = evpl::race::atomic_compare(const_cast<T*>(at), sizeof(T), old, std::uint64_t(desired), std::memory_order(order),
-                                                  std::memory_order(failed_order), pc);
+    const bool equal =
+        evpl::race::atomic_compare(const_cast<T*>(at), sizeof(T), old, std::uint64_t(desired), std::memory_order(order), std::memory_order(failed_order), pc);
     if (!equal) *expected = T(old);
     return equal;
 }
@@ -85,12 +85,12 @@ void __tsan_atomic_thread_fence(int order) {
 }
 void __tsan_atomic_signal_fence(int) {}
 
-#define PLAIN(n) \
-    void __tsan_read##n(void* at) { access(at, n, false, HERE); } \
-    void __tsan_write##n(void* at) { access(at, n, true, HERE); } \
-    void __tsan_unaligned_read##n(void* at) { access(at, n, false, HERE); } \
-    void __tsan_unaligned_write##n(void* at) { access(at, n, true, HERE); } \
-    void __tsan_volatile_read##n(void* at) { access(at, n, false, HERE); } \
+#define PLAIN(n)                                                                                                                                               \
+    void __tsan_read##n(void* at) { access(at, n, false, HERE); }                                                                                              \
+    void __tsan_write##n(void* at) { access(at, n, true, HERE); }                                                                                              \
+    void __tsan_unaligned_read##n(void* at) { access(at, n, false, HERE); }                                                                                    \
+    void __tsan_unaligned_write##n(void* at) { access(at, n, true, HERE); }                                                                                    \
+    void __tsan_volatile_read##n(void* at) { access(at, n, false, HERE); }                                                                                     \
     void __tsan_volatile_write##n(void* at) { access(at, n, true, HERE); }
 PLAIN(1)
 PLAIN(2)
@@ -98,20 +98,20 @@ PLAIN(4)
 PLAIN(8)
 PLAIN(16)
 
-#define ATOMIC(bits, T) \
-    T __tsan_atomic##bits##_load(const volatile T* at, int order) { return load(at, order, HERE); } \
-    void __tsan_atomic##bits##_store(volatile T* at, T value, int order) { store(at, value, order, HERE); } \
-    T __tsan_atomic##bits##_exchange(volatile T* at, T value, int order) { return change(at, value, Change::exchange, order, HERE); } \
-    T __tsan_atomic##bits##_fetch_add(volatile T* at, T value, int order) { return change(at, value, Change::add, order, HERE); } \
-    T __tsan_atomic##bits##_fetch_sub(volatile T* at, T value, int order) { return change(at, value, Change::sub, order, HERE); } \
-    T __tsan_atomic##bits##_fetch_and(volatile T* at, T value, int order) { return change(at, value, Change::bit_and, order, HERE); } \
-    T __tsan_atomic##bits##_fetch_or(volatile T* at, T value, int order) { return change(at, value, Change::bit_or, order, HERE); } \
-    T __tsan_atomic##bits##_fetch_xor(volatile T* at, T value, int order) { return change(at, value, Change::bit_xor, order, HERE); } \
-    int __tsan_atomic##bits##_compare_exchange_strong(volatile T* at, T* expected, T desired, int order, int failed) { \
-        return compare(at, expected, desired, order, failed, HERE); \
-    } \
-    int __tsan_atomic##bits##_compare_exchange_weak(volatile T* at, T* expected, T desired, int order, int failed) { \
-        return compare(at, expected, desired, order, failed, HERE); \
+#define ATOMIC(bits, T)                                                                                                                                        \
+    T __tsan_atomic##bits##_load(const volatile T* at, int order) { return load(at, order, HERE); }                                                            \
+    void __tsan_atomic##bits##_store(volatile T* at, T value, int order) { store(at, value, order, HERE); }                                                    \
+    T __tsan_atomic##bits##_exchange(volatile T* at, T value, int order) { return change(at, value, Change::exchange, order, HERE); }                          \
+    T __tsan_atomic##bits##_fetch_add(volatile T* at, T value, int order) { return change(at, value, Change::add, order, HERE); }                              \
+    T __tsan_atomic##bits##_fetch_sub(volatile T* at, T value, int order) { return change(at, value, Change::sub, order, HERE); }                              \
+    T __tsan_atomic##bits##_fetch_and(volatile T* at, T value, int order) { return change(at, value, Change::bit_and, order, HERE); }                          \
+    T __tsan_atomic##bits##_fetch_or(volatile T* at, T value, int order) { return change(at, value, Change::bit_or, order, HERE); }                            \
+    T __tsan_atomic##bits##_fetch_xor(volatile T* at, T value, int order) { return change(at, value, Change::bit_xor, order, HERE); }                          \
+    int __tsan_atomic##bits##_compare_exchange_strong(volatile T* at, T* expected, T desired, int order, int failed) {                                         \
+        return compare(at, expected, desired, order, failed, HERE);                                                                                            \
+    }                                                                                                                                                          \
+    int __tsan_atomic##bits##_compare_exchange_weak(volatile T* at, T* expected, T desired, int order, int failed) {                                           \
+        return compare(at, expected, desired, order, failed, HERE);                                                                                            \
     }
 ATOMIC(8, std::uint8_t)
 ATOMIC(16, std::uint16_t)
@@ -169,7 +169,9 @@ void __wrap_free(void* block) {
 
 void* operator new(std::size_t bytes) { return checked(std::malloc(bytes)); }
 void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return std::malloc(bytes); }
-void* operator new(std::size_t bytes, std::align_val_t align) { return checked(aligned_alloc(std::size_t(align), (bytes + std::size_t(align) - 1) & ~(std::size_t(align) - 1))); }
+void* operator new(std::size_t bytes, std::align_val_t align) {
+    return checked(aligned_alloc(std::size_t(align), (bytes + std::size_t(align) - 1) & ~(std::size_t(align) - 1)));
+}
 void* operator new(std::size_t bytes, std::align_val_t align, const std::nothrow_t&) noexcept {
     return aligned_alloc(std::size_t(align), (bytes + std::size_t(align) - 1) & ~(std::size_t(align) - 1));
 }

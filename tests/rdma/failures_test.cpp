@@ -35,7 +35,9 @@ Function* of_double(const char* name) {
 }
 #else
 template <class Function>
-Function* of_double(const char*) { return nullptr; }
+Function* of_double(const char*) {
+    return nullptr;
+}
 #endif
 void tell(const std::string& what) { of_double<void(const char*)>("verbs_double_tell")(what.c_str()); }
 long count(const char* what) { return of_double<long(const char*)>("verbs_double_count")(what); }
@@ -71,8 +73,9 @@ protected:
         for (const char* kind : {"qp", "cq", "srq", "channel", "ah", "id", "unacked", "mr"})
             EXPECT_TRUE(await([&] { return count(kind) == 0; }, 3_s)) << count(kind) << " of " << kind << " are left with the device";
         EXPECT_EQ(count("overruns"), 0);
-        tell("restore=0,restore=1,port_up=0,port_up=1,cqe=65536,srq=16384,memlock=18446744073709551615,late_established=0,late_disconnected=0,"
-             "rnr=0,rnr_ms=20,mr=0,qp=0,cq=0,send=0,note=0,repeat=0,post=0,overrun=0,qp_fatal=0");
+        tell(
+            "restore=0,restore=1,port_up=0,port_up=1,cqe=65536,srq=16384,memlock=18446744073709551615,late_established=0,late_disconnected=0,"
+            "rnr=0,rnr_ms=20,mr=0,qp=0,cq=0,send=0,note=0,repeat=0,post=0,overrun=0,qp_fatal=0");
     }
     Loop& loop() {
         if (!loop_) {
@@ -101,7 +104,9 @@ protected:
         ASSERT_TRUE(client.open()) << client.closed_with;
     }
     template <class Done>
-    bool until(Done done) { return drive(loop(), done); }
+    bool until(Done done) {
+        return drive(loop(), done);
+    }
     /// The connection still carries bytes.
     void expect_alive(Peer& client, Peer& server) {
         ASSERT_TRUE(client.open());
@@ -189,9 +194,7 @@ TEST_F(FailureTest, GivesUpAConnectThatNobodyAnswers) {
 }
 
 // Goal: a queue pair that cannot be made ends this connect alone. Twice refused: once with and once without inline data.
-TEST_F(FailureTest, NamesAQueuePairThatCannotBeMade) {
-    expect_failed_connect("qp=2", Errc::out_of_memory);
-}
+TEST_F(FailureTest, NamesAQueuePairThatCannotBeMade) { expect_failed_connect("qp=2", Errc::out_of_memory); }
 
 // Goal: queues that cannot be made are named, and made by the next connect.
 TEST_F(FailureTest, MakesItsQueuesWhenTheyCanBeMadeAgain) {
@@ -213,11 +216,10 @@ TEST_F(FailureTest, MakesItsQueuesWhenTheyCanBeMadeAgain) {
 // Goal: every status of a failed send has a name, and only its own connection ends.
 TEST_F(FailureTest, NamesWhyASendFailed) {
     const std::pair<ibv_wc_status, Errc> cases[] = {
-        {IBV_WC_LOC_QP_OP_ERR, Errc::device_error},     {IBV_WC_LOC_PROT_ERR, Errc::device_error},     {IBV_WC_WR_FLUSH_ERR, Errc::reset},
-        {IBV_WC_REM_INV_REQ_ERR, Errc::protocol_error}, {IBV_WC_REM_ACCESS_ERR, Errc::remote_access}, {IBV_WC_REM_OP_ERR, Errc::device_error},
-        {IBV_WC_RETRY_EXC_ERR, Errc::peer_silent},      {IBV_WC_RNR_RETRY_EXC_ERR, Errc::receive_limit},  {IBV_WC_FATAL_ERR, Errc::device_error}};
-    for (const auto& [status, code] : cases)
-        expect_failed_send("send_status=" + std::to_string(int(status)) + ",send=1", code, Errc::reset);
+        {IBV_WC_LOC_QP_OP_ERR, Errc::device_error},     {IBV_WC_LOC_PROT_ERR, Errc::device_error},       {IBV_WC_WR_FLUSH_ERR, Errc::reset},
+        {IBV_WC_REM_INV_REQ_ERR, Errc::protocol_error}, {IBV_WC_REM_ACCESS_ERR, Errc::remote_access},    {IBV_WC_REM_OP_ERR, Errc::device_error},
+        {IBV_WC_RETRY_EXC_ERR, Errc::peer_silent},      {IBV_WC_RNR_RETRY_EXC_ERR, Errc::receive_limit}, {IBV_WC_FATAL_ERR, Errc::device_error}};
+    for (const auto& [status, code] : cases) expect_failed_send("send_status=" + std::to_string(int(status)) + ",send=1", code, Errc::reset);
 }
 
 // Goal: a send that the device does not take ends its connection by name.
@@ -541,7 +543,8 @@ TEST_F(FailureTest, RegistersAProgramsMemoryOnce) {
     expect_alive(client, server);
     server.received.clear();
     const std::span bytes = std::as_writable_bytes(std::span(memory));
-    auto made = Region::make(bytes, [](void* count) { ++*static_cast<std::atomic<int>*>(count); }, &released);
+    auto made = Region::make(
+        bytes, [](void* count) { ++*static_cast<std::atomic<int>*>(count); }, &released);
     ASSERT_TRUE(made.ok());
     const long before = count("mr_bytes");
     int done = 0;
@@ -651,10 +654,12 @@ TEST_F(FailureTest, SendsSoonAfterItsMemoryWasRegisteredForSomebodyElse) {
     ASSERT_EQ(somebody.state.load(), memory::KeyState::ready);
     somebody.state.store(memory::KeyState::pending);
     // A loop that is only woken by its looks for unused memory does not sleep so often.
-    loop().on_before_wait([](void* context, Loop&) {
-        auto& registering = *static_cast<Somebody*>(context);
-        if (++registering.looks == 10) registering.state.store(memory::KeyState::ready);
-    }, &somebody);
+    loop().on_before_wait(
+        [](void* context, Loop&) {
+            auto& registering = *static_cast<Somebody*>(context);
+            if (++registering.looks == 10) registering.state.store(memory::KeyState::ready);
+        },
+        &somebody);
     ASSERT_EQ(send(), slab);
     std::size_t got = 0;
     server.when_recv = [&](Connection& c) {
@@ -700,7 +705,7 @@ TEST_F(FailureTest, LeavesConnectionsAtWorkTheirReceives) {
     };
     work(0);
     EXPECT_TRUE(until([&] { return servers_[0].received.size() == bytes; }));  // now it may send more than it does
-    for (int i = 0; i < 20; ++i) {  // their deadlines are longer than we wait
+    for (int i = 0; i < 20; ++i) {                                             // their deadlines are longer than we wait
         Peer& newcomer = clients_.emplace_back();
         auto made = evpl::connect(loop(), url_, newcomer, within(60_s));
         ASSERT_TRUE(made.ok()) << loop().last_failure();

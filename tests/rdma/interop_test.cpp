@@ -144,7 +144,8 @@ TEST_F(InteropTest, ServesRpingsClient) {
     auto listener = evpl::listen(loop, here("rdma://", port), server);
     ASSERT_TRUE(listener.ok()) << loop.last_failure();
     Program client("rping -c -V -C 20 -S 4000 -a " + devices_.here + " -I " + devices_.source() + " -p " + std::to_string(port));
-    EXPECT_TRUE(drive(loop, [&] { return client.status() && server.closed; }, 30_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.status() && server.closed; }, 30_s));
     EXPECT_EQ(client.status(), 0);
     EXPECT_EQ(server.pings, 20);
     EXPECT_EQ(server.strange, 0);
@@ -204,7 +205,9 @@ TEST_F(InteropTest, IsServedByRpingsServer) {
     Loop loop{quiet()};
     Program server("rping -s -C 15 -S " + std::to_string(PingClient::size_bytes) + " -a " + devices_.here + " -p " + std::to_string(port));
     ASSERT_TRUE(reach(loop, port, client)) << client.reason;
-    EXPECT_TRUE(drive(loop, [&] { return client.closed && server.status(); }, 30_s)) << client.pings;
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.closed && server.status(); }, 30_s))
+        << client.pings;
     EXPECT_EQ(client.pings, 15);
     EXPECT_EQ(client.different, 0);
     EXPECT_TRUE(is_departure(client.reason)) << client.reason;
@@ -262,7 +265,9 @@ TEST_F(InteropTest, ServesUcmatosesClients) {
     });
     ASSERT_TRUE(listener.ok()) << loop.last_failure();
     Program client("ucmatose -s " + devices_.here + " -b " + devices_.source() + " -c 2");
-    EXPECT_TRUE(drive(loop, [&] { return client.status() && ended == 2; }, 30_s)) << ended;
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.status() && ended == 2; }, 30_s))
+        << ended;
     EXPECT_EQ(client.status(), 0);
     EXPECT_EQ(ended, 2);
     EXPECT_EQ(wrong, 0);
@@ -274,7 +279,9 @@ TEST_F(InteropTest, IsServedByUcmatosesServer) {
     Loop loop{quiet()};
     Program server("ucmatose -b " + devices_.here);
     ASSERT_TRUE(reach(loop, 7471, client)) << client.reason;
-    EXPECT_TRUE(drive(loop, [&] { return client.closed && server.status(); }, 30_s)) << client.arrived;
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.closed && server.status(); }, 30_s))
+        << client.arrived;
     EXPECT_EQ(client.arrived, Matose::messages);
     EXPECT_EQ(client.strange, 0);
     EXPECT_TRUE(is_departure(client.reason)) << client.reason;
@@ -309,7 +316,9 @@ TEST_F(InteropTest, AnswersUdaddysClient) {
     auto socket = evpl::bind(loop, here("rdma-ud://", 7174), server);
     ASSERT_TRUE(socket.ok()) << loop.last_failure();
     Program client("udaddy -s " + devices_.here + " -b " + devices_.source());
-    EXPECT_TRUE(drive(loop, [&] { return client.status().has_value(); }, 30_s)) << server.arrived;
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.status().has_value(); }, 30_s))
+        << server.arrived;
     EXPECT_EQ(client.status(), 0);
     EXPECT_EQ(server.arrived, Daddy::messages);
     EXPECT_EQ(server.strange + server.failed, 0);
@@ -323,7 +332,9 @@ TEST_F(InteropTest, IsAnsweredByUdaddysServer) {
     ASSERT_TRUE(await([&] { return run("rdma resource show cm_id | grep -q 'LISTEN.*:7174'") == 0; })) << "udaddy does not listen";
     auto socket = evpl::connect_datagram(loop, here("rdma-ud://", 7174), client);
     ASSERT_TRUE(socket.ok()) << loop.last_failure();
-    EXPECT_TRUE(drive(loop, [&] { return client.arrived == Daddy::messages && server.status(); }, 30_s)) << client.arrived;
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.arrived == Daddy::messages && server.status(); }, 30_s))
+        << client.arrived;
     EXPECT_EQ(client.arrived, Daddy::messages);
     EXPECT_EQ(client.strange + client.failed, 0);
     EXPECT_EQ(server.status(), 0);

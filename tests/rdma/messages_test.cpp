@@ -38,8 +38,8 @@ std::string message(std::size_t number) {
 TEST_P(MessagesTest, KeepOrderWhereSmallAndLargeAlternate) {
     constexpr std::size_t total = 700;
     const bool raw = std::string_view(GetParam()) == "wire=raw";
-    const std::size_t most = raw ? 8192 : SIZE_MAX;   // a receive of the peer's
-    const std::size_t ahead = raw ? 16 : SIZE_MAX;    // its receives are for the users to count
+    const std::size_t most = raw ? 8192 : SIZE_MAX;  // a receive of the peer's
+    const std::size_t ahead = raw ? 16 : SIZE_MAX;   // its receives are for the users to count
     std::vector<std::string> sent, came;
     for (std::size_t i = 0; sent.size() < total; ++i) {
         if (std::string next = message(i); next.size() <= most) sent.push_back(std::move(next));
@@ -63,10 +63,12 @@ TEST_P(MessagesTest, KeepOrderWhereSmallAndLargeAlternate) {
     ASSERT_TRUE(dialled.ok()) << loop.last_failure();
     client.ref = *dialled;
     ASSERT_TRUE(drive(loop, [&] { return client.opens > 0 && server.opens > 0; })) << client.closed_with;
-    EXPECT_TRUE(drive(loop, [&] {
-        if (client.get() != nullptr && client.get()->queued() < 200'000) fill(*client.get());
-        return came.size() == total || client.closed();
-    })) << came.size() << " of " << total;
+    EXPECT_TRUE(drive(loop,
+                      [&] {
+                          if (client.get() != nullptr && client.get()->queued() < 200'000) fill(*client.get());
+                          return came.size() == total || client.closed();
+                      }))
+        << came.size() << " of " << total;
     ASSERT_EQ(came.size(), total) << client.closed_with << server.closed_with;
     for (std::size_t i = 0; i < total; ++i) ASSERT_TRUE(came[i] == sent[i]) << "message " << i << " of " << sent[i].size() << " bytes";
     std::size_t bytes = 0;

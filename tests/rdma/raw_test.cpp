@@ -57,9 +57,9 @@ TEST_F(RawTest, RejectsWithPrivateData) {
     ASSERT_TRUE(made.ok()) << loop.last_failure();
     listener_ = *std::move(made);
     ASSERT_TRUE(evpl::connect(loop, url(""), [&](Connection& c) -> PlainPeer& {
-        EXPECT_TRUE(c.set_private_data(bytes_of("version 1")).ok());
-        return client;
-    }).ok());
+                    EXPECT_TRUE(c.set_private_data(bytes_of("version 1")).ok());
+                    return client;
+                }).ok());
     ASSERT_TRUE(drive(loop, [&] { return client.closed(); }));
     EXPECT_EQ(client.opens, 0);
     EXPECT_EQ(client.closed_with, Errc::refused);
@@ -126,7 +126,8 @@ TEST_F(RawTest, CarriesPrivateDataInC) {
             evpl_connection_close(evpl_connection_get(ref), {});
         }
         evpl_listener_free(listener);
-        while (!rejects && (client.closed_with == EVPL_OK || server.closed_with == EVPL_OK) && watch.elapsed() < 15_s * patience) evpl_loop_run_once(loop, 5'000'000);
+        while (!rejects && (client.closed_with == EVPL_OK || server.closed_with == EVPL_OK) && watch.elapsed() < 15_s * patience)
+            evpl_loop_run_once(loop, 5'000'000);
     }
     evpl_loop_free(loop);
 }
@@ -138,11 +139,11 @@ TEST_F(RawTest, CarriesPrivateDataInCoroutines) {
     int sessions = 0;
     Error rejected;
     const auto text = [](std::span<const std::byte> bytes) { return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()); };
-    auto made = co::serve(loop, "rdma://" + devices_.here + ":0?wire=raw",
+    auto made = co::serve(
+        loop, "rdma://" + devices_.here + ":0?wire=raw",
         [&](co::Stream peer) -> co::Task<> {
             ++sessions;
-            while (co_await peer.recv_message()) {
-            }
+            while (co_await peer.recv_message()) {}
         },
         [&](Connection& peer) -> Result<void> {
             question = text(peer.private_data());
@@ -165,7 +166,8 @@ TEST_F(RawTest, CarriesPrivateDataInCoroutines) {
         done = true;
     };
     co::spawn(program(), [](std::exception_ptr) { ADD_FAILURE(); });
-    EXPECT_TRUE(drive(loop, [&] { return done; }, 20_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return done; }, 20_s));
     EXPECT_EQ(answer.substr(0, 3), "yes");
     EXPECT_EQ(rejected, Errc::refused);
     EXPECT_EQ(sessions, 1);
@@ -180,7 +182,9 @@ TEST_F(RawTest, GivesUpAPeerThatIsNeverReady) {
     open(standing, server, loop, client, "&receives=4", "&rnr_retry=1");
     ASSERT_FALSE(HasFatalFailure());
     for (int i = 0; i < 12; ++i) client.get()->send("a message that needs a receive");
-    EXPECT_TRUE(drive(loop, [&] { return client.closed(); }, 20_s)) << "the retries do not end";
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.closed(); }, 20_s))
+        << "the retries do not end";
     EXPECT_EQ(client.closed_with, Errc::receive_limit);
     EXPECT_EQ(client.closed_with.who(), Who::peer);
     listener_.close();
@@ -196,7 +200,8 @@ TEST_F(RawTest, NamesAMessageThatFitsNoReceive) {
     client.get()->send(pattern(1024));
     ASSERT_TRUE(drive(loop, [&] { return server.received.size() == 1024; }));
     client.get()->send(pattern(1025));
-    EXPECT_TRUE(drive(loop, [&] { return client.closed() && server.closed(); }, 20_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.closed() && server.closed(); }, 20_s));
     EXPECT_EQ(server.closed_with, Errc::too_large);
     // Soft-RoCE tells the sender only that the peer's device failed, and that may come after the peer's disconnect.
     EXPECT_TRUE(client.closed_with == Errc::too_large || client.closed_with == Errc::device_error || client.closed_with == Errc::reset) << client.closed_with;
@@ -218,7 +223,8 @@ TEST_F(RawTest, NegotiatesReads) {
     const auto region = server.get()->expose(*loop.allocate(10'000), Access::read);
     ASSERT_TRUE(region.ok()) << region.error();
     for (int i = 0; i < 20; ++i) ASSERT_TRUE(client.get()->read(*region, 0, *loop.allocate(10'000)).ok());
-    EXPECT_TRUE(drive(loop, [&] { return done == 20 || client.closed(); }, 20_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return done == 20 || client.closed(); }, 20_s));
     EXPECT_EQ(done, 20);
     listener_.close();
 }
@@ -244,7 +250,8 @@ TEST_F(RawTest, TakesThePathAskedFor) {
     ASSERT_TRUE(other.ok()) << loop.last_failure();
     listener_ = *std::move(other);
     ASSERT_TRUE(evpl::connect(loop, url("&gid_index=250"), lost, within(10_s)).ok());
-    EXPECT_TRUE(drive(loop, [&] { return lost.closed(); }, 30_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return lost.closed(); }, 30_s));
     EXPECT_EQ(lost.opens, 0);
     EXPECT_FALSE(lost.closed_with == Errc::timed_out) << lost.closed_with;
     listener_.close();
@@ -276,7 +283,9 @@ TEST_F(RawTest, KeepsMessagesOfAFastSender) {
         c.shutdown();
     };
     client.when_writable(*client.get());
-    EXPECT_TRUE(drive(loop, [&] { return client.closed() && server.closed(); }, 60_s)) << arrived;
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.closed() && server.closed(); }, 60_s))
+        << arrived;
     EXPECT_EQ(arrived, count);
     EXPECT_EQ(wrong, 0u);
     EXPECT_EQ(client.closed_with, Errc::end);

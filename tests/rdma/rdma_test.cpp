@@ -67,11 +67,14 @@ TEST_F(CableTest, LosesNothingWhenTheWireLosesPackets) {
     client.when_writable = std::ref(pump);
     ASSERT_EQ(run("tc qdisc add dev v0 root netem loss 3% delay 1ms"), 0);
     pump(*client.get());
-    EXPECT_TRUE(drive(loop, [&] { return check.bytes == pump.total; }, 60_s)) << check.bytes;
+    EXPECT_TRUE(drive(
+        loop, [&] { return check.bytes == pump.total; }, 60_s))
+        << check.bytes;
     EXPECT_TRUE(check.good);
     server.when_end = [](Connection& c) { c.shutdown(); };
     client.get()->shutdown();
-    EXPECT_TRUE(drive(loop, [&] { return client.closed() && server.closed(); }, 30_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.closed() && server.closed(); }, 30_s));
     EXPECT_EQ(client.closed_with, Errc::end);
     listener_.close();
 }
@@ -92,7 +95,8 @@ TEST_F(CableTest, NoticesADeadWire) {
     ASSERT_TRUE(drive(loop, [&] { return client.opens > 0 && idle.opens > 0; }));
     ASSERT_EQ(run("tc qdisc add dev v0 root netem loss 100%"), 0);
     client.get()->send("into the void");
-    EXPECT_TRUE(drive(loop, [&] { return client.closed() && idle.closed(); }, 30_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.closed() && idle.closed(); }, 30_s));
     EXPECT_EQ(client.closed_with, Errc::peer_silent);
     EXPECT_EQ(idle.closed_with, Errc::peer_silent);
     listener_.close();
@@ -107,7 +111,8 @@ TEST_F(CableTest, RefusesAForeignPeer) {
     const std::string rping = "timeout 20 rping -c -C 1 -a " + here_ + " -p " + std::to_string(listener_.port());
     ASSERT_EQ(run("command -v rping"), 0);
     ASSERT_EQ(run("sh -c '" + rping + "; echo $? >/tmp/evpl-rping' &"), 0);
-    EXPECT_TRUE(drive(loop, [&] { return run("test -s /tmp/evpl-rping") == 0; }, 30_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return run("test -s /tmp/evpl-rping") == 0; }, 30_s));
     EXPECT_NE(run("test \"$(cat /tmp/evpl-rping)\" = 0"), 0) << "rping was accepted";
     EXPECT_EQ(server.opens, 1);
     client.get()->send("still here");
@@ -130,12 +135,14 @@ TEST_F(CableTest, EndsConnectionsOfARemovedDevice) {
     client.when_open = client.when_writable = std::ref(pump);
     ASSERT_TRUE(drive(loop, [&] { return client.opens > 0 && client.ref.get()->metrics().sent_bytes > 10'000; }));
     ASSERT_EQ(run("rdma link del rxe1 &"), 0);
-    EXPECT_TRUE(drive(loop, [&] { return client.closed(); }, 30_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return client.closed(); }, 30_s));
     // Memory that is to be registered just then is refused before the news comes.
     EXPECT_TRUE(client.closed_with == Errc::device_lost || client.closed_with == Errc::device_error) << client.closed_with;
     auto again = evpl::connect(loop, std::string(made->url()) + "?source=" + here_, other);
     ASSERT_TRUE(again.ok());
-    EXPECT_TRUE(drive(loop, [&] { return other.opens > 0 || other.closed(); }, 30_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return other.opens > 0 || other.closed(); }, 30_s));
     EXPECT_EQ(other.opens, 1) << other.closed_with;
 }
 

@@ -55,67 +55,67 @@ void Actor::on_close(Connection& peer, Error error) {
 
 void Actor::act(Act act, const Step& step, Connection& peer) {
     switch (act) {
-        case Act::flush: return peer.flush();
-        case Act::recv: return read(peer, step.a);
-        case Act::recv_exactly: return read_exactly(peer, step.a);
-        case Act::recv_message: return read_message(peer);
-        case Act::peek_consume: return peek_consume(peer, step.a);
-        case Act::recv_into: {
-            auto room = peer.loop().allocate(std::max(step.a, 1u));
-            if (!room) return;
-            const bool fits = !landing_ && !note_.framed && !note_.messages;
-            const bool open = peer.is_open();
-            const bool taken = peer.recv_into(*std::move(room)).ok();
-            if (open && taken != fits) stage_.broke("recv_into is for streams without frames, one at a time");
-            landing_ |= taken;
-            return take_landed(peer);
+    case Act::flush: return peer.flush();
+    case Act::recv: return read(peer, step.a);
+    case Act::recv_exactly: return read_exactly(peer, step.a);
+    case Act::recv_message: return read_message(peer);
+    case Act::peek_consume: return peek_consume(peer, step.a);
+    case Act::recv_into: {
+        auto room = peer.loop().allocate(std::max(step.a, 1u));
+        if (!room) return;
+        const bool fits = !landing_ && !note_.framed && !note_.messages;
+        const bool open = peer.is_open();
+        const bool taken = peer.recv_into(*std::move(room)).ok();
+        if (open && taken != fits) stage_.broke("recv_into is for streams without frames, one at a time");
+        landing_ |= taken;
+        return take_landed(peer);
+    }
+    case Act::echo: {
+        if (landing_) return;
+        Chain bytes = peer.recv(peer.send_room());
+        check(bytes);
+        return send(peer, made(peer, std::uint32_t(bytes.size()), 1));  // the own flow goes on: as much, not the same
+    }
+    case Act::hold: {
+        if (landing_) return;
+        Chain bytes = peer.recv(step.a);
+        check(bytes);
+        if (!held_.append(std::move(bytes))) stage_.broke("no memory to hold bytes");
+        return;
+    }
+    case Act::stop_reading: reading_ = false; return;
+    case Act::read_on:
+        reading_ = true;
+        while (!landing_ && peer.available() > 0) {
+            const std::uint64_t before = note_.received;
+            read(peer, SIZE_MAX);
+            if (note_.received == before) break;
         }
-        case Act::echo: {
-            if (landing_) return;
-            Chain bytes = peer.recv(peer.send_room());
-            check(bytes);
-            return send(peer, made(peer, std::uint32_t(bytes.size()), 1));  // the own flow goes on: as much, not the same
-        }
-        case Act::hold: {
-            if (landing_) return;
-            Chain bytes = peer.recv(step.a);
-            check(bytes);
-            if (!held_.append(std::move(bytes))) stage_.broke("no memory to hold bytes");
-            return;
-        }
-        case Act::stop_reading: reading_ = false; return;
-        case Act::read_on:
-            reading_ = true;
-            while (!landing_ && peer.available() > 0) {
-                const std::uint64_t before = note_.received;
-                read(peer, SIZE_MAX);
-                if (note_.received == before) break;
-            }
-            while (!landing_ && peer.has_message()) read_message(peer);
-            return;
-        case Act::limits: {
-            QueueLimits limits = peer.limits();
-            limits.receive = 1 + step.a;
-            limits.send_high = 1 + step.a;
-            limits.send_low = limits.send_high / (1 + step.b);
-            return peer.set_limits(limits);
-        }
-        case Act::deadline_recv: return peer.deadline_recv(Duration::of_ns(std::int64_t(step.a) * 1000));
-        case Act::deadline_send: return peer.deadline_send(Duration::of_ns(std::int64_t(step.a) * 1000));
-        case Act::shutdown: return peer.shutdown();
-        case Act::shutdown_within: return peer.shutdown(within(Duration::of_ns(std::int64_t(step.a) * 1000)));
-        case Act::close: return peer.close();
-        case Act::close_reason: return peer.close(Error(Errc::protocol_error));
-        case Act::throw_it: throw std::runtime_error("as the script says");
-        case Act::defer:
-        case Act::post:
-        case Act::timer:
-        case Act::periodic: return stage_.later(act, step, note_, peer);
-        case Act::connect:
-            if (stage_.notes.size() < 40) stage_.connect_to(peer.loop(), step.a);
-            return;
-        case Act::drop_listener: return stage_.drop_listener(step.a);
-        default: return send_other(act, step, peer);
+        while (!landing_ && peer.has_message()) read_message(peer);
+        return;
+    case Act::limits: {
+        QueueLimits limits = peer.limits();
+        limits.receive = 1 + step.a;
+        limits.send_high = 1 + step.a;
+        limits.send_low = limits.send_high / (1 + step.b);
+        return peer.set_limits(limits);
+    }
+    case Act::deadline_recv: return peer.deadline_recv(Duration::of_ns(std::int64_t(step.a) * 1000));
+    case Act::deadline_send: return peer.deadline_send(Duration::of_ns(std::int64_t(step.a) * 1000));
+    case Act::shutdown: return peer.shutdown();
+    case Act::shutdown_within: return peer.shutdown(within(Duration::of_ns(std::int64_t(step.a) * 1000)));
+    case Act::close: return peer.close();
+    case Act::close_reason: return peer.close(Error(Errc::protocol_error));
+    case Act::throw_it: throw std::runtime_error("as the script says");
+    case Act::defer:
+    case Act::post:
+    case Act::timer:
+    case Act::periodic: return stage_.later(act, step, note_, peer);
+    case Act::connect:
+        if (stage_.notes.size() < 40) stage_.connect_to(peer.loop(), step.a);
+        return;
+    case Act::drop_listener: return stage_.drop_listener(step.a);
+    default: return send_other(act, step, peer);
     }
 }
 
@@ -225,8 +225,7 @@ void Actor::check_whole(std::uint64_t from) {
     if (note_.flow == 0 || note_.flow > stage_.notes.size()) return;
     if (note_.framed) {
         while (note_.frame_start < note_.received) {
-            const std::uint64_t end =
-                note_.frame_start + FramedActor::frame_bytes(flow_byte(note_.flow, note_.frame_start));
+            const std::uint64_t end = note_.frame_start + FramedActor::frame_bytes(flow_byte(note_.flow, note_.frame_start));
             if (end > note_.received) break;
             if (from < end && end < note_.received) stage_.broke("recv crosses the end of a frame");
             note_.frame_start = end;
@@ -234,8 +233,7 @@ void Actor::check_whole(std::uint64_t from) {
     } else if (note_.messages) {
         const auto& ends = stage_.notes[note_.flow - 1].message_ends;
         const auto end = std::upper_bound(ends.begin(), ends.end(), from);
-        if (end != ends.end() && *end < note_.received && from < note_.received)
-            stage_.broke("recv crosses the end of a message");
+        if (end != ends.end() && *end < note_.received && from < note_.received) stage_.broke("recv crosses the end of a message");
     }
 }
 
@@ -252,8 +250,7 @@ void Actor::read_exactly(Connection& peer, std::uint32_t n) {
     if (landing_) return;
     const auto bytes = peer.recv_exactly(n);
     if (!bytes) return;
-    if (!bytes->empty() && bytes->size() != n && peer.is_open())
-        stage_.broke("recv_exactly(" + std::to_string(n) + ") gives " + std::to_string(bytes->size()));
+    if (!bytes->empty() && bytes->size() != n && peer.is_open()) stage_.broke("recv_exactly(" + std::to_string(n) + ") gives " + std::to_string(bytes->size()));
     const std::uint64_t from = note_.received;
     check(*bytes);
     if (note_.framed || note_.messages) check_whole(from);
@@ -273,8 +270,7 @@ void Actor::read_message(Connection& peer) {
     check_whole(from);
     if (bytes->empty() || note_.flow == 0 || note_.flow > stage_.notes.size()) return;
     const auto& ends = stage_.notes[note_.flow - 1].message_ends;
-    if (note_.messages && !std::binary_search(ends.begin(), ends.end(), note_.received))
-        stage_.broke("recv_message gives a part of a message");
+    if (note_.messages && !std::binary_search(ends.begin(), ends.end(), note_.received)) stage_.broke("recv_message gives a part of a message");
     if (note_.framed && note_.frame_start != note_.received) stage_.broke("recv_message gives a part of a frame");
 }
 
@@ -334,16 +330,16 @@ void DatagramActor::on_close(Datagram&, Error error) {
 
 void DatagramActor::act(const Step& step, Datagram& socket) {
     switch (step.act) {
-        case Act::close: return socket.close();
-        case Act::throw_it: throw std::runtime_error("as the script says");
-        case Act::flush: return socket.flush();
-        case Act::limits: {
-            QueueLimits limits = socket.limits();
-            limits.receive = limits.send_high = limits.send_hard = 1 + step.a;
-            limits.send_low = limits.send_high / 2;
-            return socket.set_limits(limits);
-        }
-        default: return send(socket, step.a);
+    case Act::close: return socket.close();
+    case Act::throw_it: throw std::runtime_error("as the script says");
+    case Act::flush: return socket.flush();
+    case Act::limits: {
+        QueueLimits limits = socket.limits();
+        limits.receive = limits.send_high = limits.send_hard = 1 + step.a;
+        limits.send_low = limits.send_high / 2;
+        return socket.set_limits(limits);
+    }
+    default: return send(socket, step.a);
     }
 }
 
@@ -355,10 +351,8 @@ void DatagramActor::send(Datagram& socket, std::uint32_t size) {
     bytes[2] = std::byte(note_.sent >> 8);
     for (std::size_t i = 3; i < bytes.size(); ++i) bytes[i] = pattern(note_.number * 1000 + note_.sent, i);
     ++note_.sent;
-    if (last_from_.family != Address::Family::none)
-        (void)socket.send_to(last_from_, std::span<const std::byte>(bytes));
-    else
-        (void)socket.send(std::span<const std::byte>(bytes));
+    if (last_from_.family != Address::Family::none) (void)socket.send_to(last_from_, std::span<const std::byte>(bytes));
+    else (void)socket.send(std::span<const std::byte>(bytes));
 }
 
 void DatagramActor::check(const Packet& packet) {
@@ -368,8 +362,7 @@ void DatagramActor::check(const Packet& packet) {
         return;
     }
     const std::uint64_t from = std::uint64_t(bytes[0]), at = std::uint64_t(bytes[1]) + (std::uint64_t(bytes[2]) << 8);
-    if (from == 0 || from > stage_.datagram_notes.size() || at >= stage_.datagram_notes[from - 1].sent)
-        return stage_.broke("a datagram that nobody sent");
+    if (from == 0 || from > stage_.datagram_notes.size() || at >= stage_.datagram_notes[from - 1].sent) return stage_.broke("a datagram that nobody sent");
     for (std::size_t i = 3; i < bytes.size(); ++i)
         if (bytes[i] != pattern(from * 1000 + at, i)) return stage_.broke("a datagram is not what was sent");
 }

@@ -51,9 +51,7 @@ private:
         if (write(STDERR_FILENO, text, length) < 0) return;
     }
     static void died(int) { say(text_, length_); }
-    static void failed(const CheckFailure& failure) {
-        std::fprintf(stderr, "%s (%s:%d)\n", failure.what, failure.file, failure.line);
-    }
+    static void failed(const CheckFailure& failure) { std::fprintf(stderr, "%s (%s:%d)\n", failure.what, failure.file, failure.line); }
     static inline char text_[80];
     static inline std::size_t length_;
     CheckHandler previous_;
@@ -72,8 +70,8 @@ bool holds(std::uint64_t seed) {
     const Verdict verdict = run_script(script);
     if (verdict.broken.empty()) return true;
     const Script small = shrink(script);
-    ADD_FAILURE() << "seed " << seed << ":" << joined(verdict.broken) << "\nas small as it fails:" << joined(run_script(small).broken)
-                  << "\n" << text_of(small) << "repeat it with EVPL_SEED=" << seed;
+    ADD_FAILURE() << "seed " << seed << ":" << joined(verdict.broken) << "\nas small as it fails:" << joined(run_script(small).broken) << "\n"
+                  << text_of(small) << "repeat it with EVPL_SEED=" << seed;
     return false;
 }
 
@@ -92,8 +90,7 @@ TEST_P(RandomProgram, KeepsP0) {
 INSTANTIATE_TEST_SUITE_P(Sim, RandomProgram, testing::Range(0u, parts));
 
 TEST(RandomPrograms, TheSameSeedGivesTheSameEvents) {
-    for (std::uint64_t seed = 1; seed <= 30; ++seed)
-        EXPECT_EQ(run_script(any_script(seed)).hash, run_script(any_script(seed)).hash) << "seed " << seed;
+    for (std::uint64_t seed = 1; seed <= 30; ++seed) EXPECT_EQ(run_script(any_script(seed)).hash, run_script(any_script(seed)).hash) << "seed " << seed;
 }
 
 }  // namespace

@@ -47,8 +47,7 @@ struct Log {
 /// The stage of one program.
 class Scene {
 public:
-    Scene(std::uint64_t seed_of_it, const SimOptions& options, unsigned loop_count)
-        : seed(seed_of_it), random(seed_of_it * 31 + 7), net(options) {
+    Scene(std::uint64_t seed_of_it, const SimOptions& options, unsigned loop_count) : seed(seed_of_it), random(seed_of_it * 31 + 7), net(options) {
         for (unsigned i = 0; i < loop_count; ++i) {
             LoopOptions with;
             with.mode = i % 2 == 0 ? Mode::hybrid : Mode::event;
@@ -113,8 +112,7 @@ protected:
     void check(std::uint64_t flow, const Chain& bytes) {
         for (const Buffer& slice : bytes) {
             for (std::uint32_t i = 0; i < slice.size(); ++i, ++log_->received)
-                if (slice.data()[i] != pattern(flow, log_->received))
-                    log_->wrong_at = std::min(log_->wrong_at, log_->received);
+                if (slice.data()[i] != pattern(flow, log_->received)) log_->wrong_at = std::min(log_->wrong_at, log_->received);
         }
     }
 
@@ -187,8 +185,7 @@ inline std::uint64_t play(Program& program, std::uint64_t seed) {
     program.build(scene);
     const auto over = [&] { return scene.all_closed() && scene.net.stats().links_not_retired == 0; };
     EXPECT_TRUE(run_until(scene.net, scene.loops, program.time_most(), over)) << "a loop never came to rest";
-    EXPECT_TRUE(over()) << "something never ended: " << scene.net.stats().links_not_retired
-                        << " links have not retired";
+    EXPECT_TRUE(over()) << "something never ended: " << scene.net.stats().links_not_retired << " links have not retired";
     check_p0(scene);
     program.check(scene);
     for (const Loop* loop : scene.loops) EXPECT_EQ(loop->metrics().buffers_out, 0u) << "a buffer was not given back";

@@ -17,43 +17,43 @@ enum class When : std::uint8_t { script, open, recv, writable, sent, end, close,
 
 enum class Act : std::uint8_t {
     // anywhere: by handlers, deferrals, posts, timers
-    send_copy,        ///< a: bytes
-    send_slices,      ///< a: bytes, b: slices
-    send_try,         ///< a: bytes
-    send_wrapped,     ///< a: bytes of the program's own memory
-    send_shared,      ///< a: bytes, sent from a slice of a larger buffer
-    send_parcel,      ///< a: bytes, packed and opened first
+    send_copy,     ///< a: bytes
+    send_slices,   ///< a: bytes, b: slices
+    send_try,      ///< a: bytes
+    send_wrapped,  ///< a: bytes of the program's own memory
+    send_shared,   ///< a: bytes, sent from a slice of a larger buffer
+    send_parcel,   ///< a: bytes, packed and opened first
     send_empty,
     flush,
-    recv,             ///< a: bytes at most
-    recv_exactly,     ///< a: bytes
+    recv,          ///< a: bytes at most
+    recv_exactly,  ///< a: bytes
     recv_message,
-    peek_consume,     ///< a: bytes
-    recv_into,        ///< a: bytes
-    echo,             ///< what is unread goes back
-    hold,             ///< a: bytes kept until the handler goes
+    peek_consume,  ///< a: bytes
+    recv_into,     ///< a: bytes
+    echo,          ///< what is unread goes back
+    hold,          ///< a: bytes kept until the handler goes
     stop_reading,
     read_on,
-    limits,           ///< a, b: drawn from
-    deadline_recv,    ///< a: microseconds
-    deadline_send,    ///< a: microseconds
+    limits,         ///< a, b: drawn from
+    deadline_recv,  ///< a: microseconds
+    deadline_send,  ///< a: microseconds
     shutdown,
     shutdown_within,  ///< a: microseconds
     close,
     close_reason,
     throw_it,
-    defer,            ///< the next step's act, later
-    post,             ///< the same, through the mailbox; b: by way of another loop
-    timer,            ///< the same, a microseconds later
-    periodic,         ///< a timer of a microseconds, dropped after b rounds
-    connect,          ///< a: to which listener
-    drop_listener,    ///< a: which
+    defer,          ///< the next step's act, later
+    post,           ///< the same, through the mailbox; b: by way of another loop
+    timer,          ///< the same, a microseconds later
+    periodic,       ///< a timer of a microseconds, dropped after b rounds
+    connect,        ///< a: to which listener
+    drop_listener,  ///< a: which
     // of the script only
-    listen,           ///< a: which
-    bind,             ///< a: which datagram address
-    connect_datagram, ///< a: which
-    pass,             ///< a: microseconds of virtual time
-    jump,             ///< a: milliseconds at once, no loop runs meanwhile
+    listen,            ///< a: which
+    bind,              ///< a: which datagram address
+    connect_datagram,  ///< a: which
+    pass,              ///< a: microseconds of virtual time
+    jump,              ///< a: milliseconds at once, no loop runs meanwhile
     cut_links,
     silence_links,
     pause_listener,   ///< a: which
@@ -73,11 +73,11 @@ inline const char* name_of(When when) {
 
 inline const char* name_of(Act act) {
     static constexpr const char* names[] = {
-        "send_copy", "send_slices", "send_try", "send_wrapped", "send_shared", "send_parcel", "send_empty", "flush", "recv",
-        "recv_exactly", "recv_message", "peek_consume", "recv_into", "echo", "hold", "stop_reading", "read_on", "limits",
-        "deadline_recv", "deadline_send", "shutdown", "shutdown_within", "close", "close_reason", "throw_it", "defer", "post",
-        "timer", "periodic", "connect", "drop_listener", "listen", "bind", "connect_datagram", "pass", "jump", "cut_links",
-        "silence_links", "pause_listener", "resume_listener", "limit_listener", "cancel", "stop_loop", "stop_within"};
+        "send_copy",     "send_slices",   "send_try",       "send_wrapped",    "send_shared",    "send_parcel",  "send_empty",       "flush",      "recv",
+        "recv_exactly",  "recv_message",  "peek_consume",   "recv_into",       "echo",           "hold",         "stop_reading",     "read_on",    "limits",
+        "deadline_recv", "deadline_send", "shutdown",       "shutdown_within", "close",          "close_reason", "throw_it",         "defer",      "post",
+        "timer",         "periodic",      "connect",        "drop_listener",   "listen",         "bind",         "connect_datagram", "pass",       "jump",
+        "cut_links",     "silence_links", "pause_listener", "resume_listener", "limit_listener", "cancel",       "stop_loop",        "stop_within"};
     static_assert(std::size(names) == unsigned(Act::count_));
     return names[unsigned(act)];
 }

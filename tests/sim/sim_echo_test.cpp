@@ -89,15 +89,12 @@ private:
 
 struct EchoProgram : Program {
     SimOptions options(std::uint64_t seed, Random& random) const override { return any_options(seed, random); }
-    virtual EchoClient::Manner manner(Random& random) const {
-        return random.below(4) == 0 ? EchoClient::Manner::abrupt : EchoClient::Manner::orderly;
-    }
+    virtual EchoClient::Manner manner(Random& random) const { return random.below(4) == 0 ? EchoClient::Manner::abrupt : EchoClient::Manner::orderly; }
 
     void build(Scene& scene) override {
         const std::string url = scene.random.below(2) == 0 ? "sim://echo" : "sim://echo?mode=msg";
-        auto listener = listen(*scene.loops[0], url, [&scene](Connection& peer) {
-            return EchoServer(scene.log("server " + std::string(peer.remote_name())), peer);
-        });
+        auto listener =
+            listen(*scene.loops[0], url, [&scene](Connection& peer) { return EchoServer(scene.log("server " + std::string(peer.remote_name())), peer); });
         EXPECT_TRUE(listener.ok()) << scene.loops[0]->last_failure();
         if (!listener) return;
         scene.listeners.push_back(*std::move(listener));
@@ -109,9 +106,7 @@ struct EchoProgram : Program {
             totals.push_back(bytes);
             Loop& loop = *scene.loops[scene.random.below(scene.loops.size())];
             const auto how = manner(scene.random);
-            const auto begun = connect(loop, url, [&log, &scene, flow, bytes, how](Connection&) {
-                return EchoClient(log, scene.random, flow, bytes, how);
-            });
+            const auto begun = connect(loop, url, [&log, &scene, flow, bytes, how](Connection&) { return EchoClient(log, scene.random, flow, bytes, how); });
             log.refused_at_once = !begun;
             EXPECT_TRUE(begun.ok() || begun.error() == Errc::out_of_memory) << loop.last_failure();
         }

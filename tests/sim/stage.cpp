@@ -3,8 +3,8 @@
 namespace evpl::sim_test {
 namespace {
 
-constexpr Duration life = Duration::of_ns(2'000'000'000);          // until everything is closed
-constexpr Duration patience = Duration::of_ns(200'000'000'000);    // beyond the 30 s of connect and of a silent peer
+constexpr Duration life = Duration::of_ns(2'000'000'000);        // until everything is closed
+constexpr Duration patience = Duration::of_ns(200'000'000'000);  // beyond the 30 s of connect and of a silent peer
 
 }  // namespace
 
@@ -38,13 +38,11 @@ void Stage::listen_at(std::uint32_t which) {
 
 void Stage::connect_to(Loop& loop, std::uint32_t which) {
     const std::size_t notes_before = notes.size();
-    const auto made =
-        which % Script::urls == 2
-            ? connect(loop, url(which), [this](Connection& peer) { return FramedActor(*this, peer, true); })
-        : which % 2 == 0
-            ? connect(loop, url(which), [this](Connection& peer) { return EndingActor(*this, peer, false); })
-            : connect(
-                  loop, url(which), [this](Connection& peer) { return Actor(*this, peer, false); }, within(Duration::of_ns(50'000'000)));
+    const auto made = which % Script::urls == 2 ? connect(loop, url(which), [this](Connection& peer) { return FramedActor(*this, peer, true); })
+                      : which % 2 == 0
+                          ? connect(loop, url(which), [this](Connection& peer) { return EndingActor(*this, peer, false); })
+                          : connect(
+                                loop, url(which), [this](Connection& peer) { return Actor(*this, peer, false); }, within(Duration::of_ns(50'000'000)));
     if (made) return connecting.push_back(*made);
     if (notes.size() == notes_before) return;  // no handler was made
     notes.back().created_nothing = true;
@@ -70,15 +68,15 @@ void Stage::later(Act how, const Step& step, Note& note, Connection& peer) {
     };
     Loop& loop = peer.loop();
     switch (how) {
-        case Act::defer: (void)loop.defer(run); return;
-        case Act::post:
-            if (step.b % 2 == 0) (void)loop.post(run);
-            else (void)some_loop(step.b).post([home = loop.ref(), run] { (void)home.post(run); });
-            return;
-        case Act::timer:
-            if (auto timer = loop.after(Duration::of_ns(std::int64_t(step.a) * 1000), run)) timers.push_back(*std::move(timer));
-            return;
-        default: break;
+    case Act::defer: (void)loop.defer(run); return;
+    case Act::post:
+        if (step.b % 2 == 0) (void)loop.post(run);
+        else (void)some_loop(step.b).post([home = loop.ref(), run] { (void)home.post(run); });
+        return;
+    case Act::timer:
+        if (auto timer = loop.after(Duration::of_ns(std::int64_t(step.a) * 1000), run)) timers.push_back(*std::move(timer));
+        return;
+    default: break;
     }
     periods_left.push_back(step.b);
     timers.emplace_back();
@@ -92,27 +90,27 @@ void Stage::perform(const Step& step) {
     Listener* listener = nullptr;
     if (const auto found = listeners.find(step.a % Script::urls); found != listeners.end()) listener = &found->second;
     switch (step.act) {
-        case Act::listen: return listen_at(step.a);
-        case Act::connect: return connect_to(some_loop(step.b), step.a);
-        case Act::bind:
-        case Act::connect_datagram: return open_datagram(step);
-        case Act::pass:
-            if (!run(net, loops, Duration::of_ns(std::int64_t(step.a) * 1000))) broke("a loop never came to rest");
-            return;
-        case Act::jump: return net.advance(Duration::of_ns(std::int64_t(step.a) * 1'000'000));
-        case Act::cut_links: return net.cut_links();
-        case Act::silence_links: return net.silence_links();
-        case Act::drop_listener: return drop_listener(step.a);
-        case Act::pause_listener: return listener != nullptr ? listener->pause() : void();
-        case Act::resume_listener: return listener != nullptr ? listener->resume() : void();
-        case Act::limit_listener: return listener != nullptr ? listener->limit_connections(step.b % 4) : void();
-        case Act::cancel:
-            if (connecting.empty()) return;
-            if (Connection* there = connecting[step.a % connecting.size()].get()) there->close();
-            return;
-        case Act::stop_loop: return some_loop(step.a).stop();
-        case Act::stop_within: return some_loop(step.a).stop(within(Duration::of_ns(std::int64_t(step.b) * 1000)));
-        default: return;
+    case Act::listen: return listen_at(step.a);
+    case Act::connect: return connect_to(some_loop(step.b), step.a);
+    case Act::bind:
+    case Act::connect_datagram: return open_datagram(step);
+    case Act::pass:
+        if (!run(net, loops, Duration::of_ns(std::int64_t(step.a) * 1000))) broke("a loop never came to rest");
+        return;
+    case Act::jump: return net.advance(Duration::of_ns(std::int64_t(step.a) * 1'000'000));
+    case Act::cut_links: return net.cut_links();
+    case Act::silence_links: return net.silence_links();
+    case Act::drop_listener: return drop_listener(step.a);
+    case Act::pause_listener: return listener != nullptr ? listener->pause() : void();
+    case Act::resume_listener: return listener != nullptr ? listener->resume() : void();
+    case Act::limit_listener: return listener != nullptr ? listener->limit_connections(step.b % 4) : void();
+    case Act::cancel:
+        if (connecting.empty()) return;
+        if (Connection* there = connecting[step.a % connecting.size()].get()) there->close();
+        return;
+    case Act::stop_loop: return some_loop(step.a).stop();
+    case Act::stop_within: return some_loop(step.a).stop(within(Duration::of_ns(std::int64_t(step.b) * 1000)));
+    default: return;
     }
 }
 
@@ -178,8 +176,7 @@ void Stage::judge() {
         if (loop->metrics().buffers_out != 0) broke("a buffer was not given back");
     const auto stats = net.stats();
     if (stats.violations != 0) broke(std::string("rule of the device broken: ") + stats.first_violation);
-    if (stats.links_open != 0 || stats.bytes_held != 0 || stats.device_buffers_held != 0)
-        broke("a device still holds something");
+    if (stats.links_open != 0 || stats.bytes_held != 0 || stats.device_buffers_held != 0) broke("a device still holds something");
 }
 
 Verdict run_script(const Script& script) {
@@ -203,9 +200,9 @@ Script shrink(Script script) {
         without.net.*fault = 0;
         if (without.net.*fault != script.net.*fault && fails(without)) script = std::move(without);
     };
-    for (auto fault : {&SimOptions::split, &SimOptions::stall, &SimOptions::clog, &SimOptions::refuse, &SimOptions::reset,
-                       &SimOptions::silence, &SimOptions::late_retire, &SimOptions::early_end, &SimOptions::immediate_sent,
-                       &SimOptions::lose, &SimOptions::duplicate, &SimOptions::reorder, &SimOptions::truncate})
+    for (auto fault :
+         {&SimOptions::split, &SimOptions::stall, &SimOptions::clog, &SimOptions::refuse, &SimOptions::reset, &SimOptions::silence, &SimOptions::late_retire,
+          &SimOptions::early_end, &SimOptions::immediate_sent, &SimOptions::lose, &SimOptions::duplicate, &SimOptions::reorder, &SimOptions::truncate})
         quiet(fault);
     quiet(&SimOptions::fail_allocation_at);
     quiet(&SimOptions::devices);

@@ -37,7 +37,7 @@ struct DnsAnswer {
         other_name,   ///< an answer to a question nobody asked
     };
     std::vector<std::string> addresses;
-    unsigned code = 0;        ///< 0 fine, 2 SERVFAIL, 3 NXDOMAIN, 5 REFUSED (RFC 1035 section 4.1.1)
+    unsigned code = 0;  ///< 0 fine, 2 SERVFAIL, 3 NXDOMAIN, 5 REFUSED (RFC 1035 section 4.1.1)
     How how = How::normal;
     Duration delay;
     std::size_t padding = 0;  ///< so many bytes of TXT records behind the answer

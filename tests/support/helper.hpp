@@ -70,8 +70,7 @@ public:
     }
 
     /// `input_file` and `output_file` replace the pipes.
-    bool start(const std::vector<std::string>& command, const char* input_file = nullptr,
-               const char* output_file = nullptr) {
+    bool start(const std::vector<std::string>& command, const char* input_file = nullptr, const char* output_file = nullptr) {
         int in[2] = {-1, -1}, out[2] = {-1, -1};
         if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) return false;
         std::vector<char*> argv;
@@ -79,14 +78,10 @@ public:
         argv.push_back(nullptr);
         posix_spawn_file_actions_t actions;
         posix_spawn_file_actions_init(&actions);
-        if (input_file != nullptr)
-            posix_spawn_file_actions_addopen(&actions, 0, input_file, O_RDONLY, 0);
-        else
-            posix_spawn_file_actions_adddup2(&actions, in[0], 0);
-        if (output_file != nullptr)
-            posix_spawn_file_actions_addopen(&actions, 1, output_file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        else
-            posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+        if (input_file != nullptr) posix_spawn_file_actions_addopen(&actions, 0, input_file, O_RDONLY, 0);
+        else posix_spawn_file_actions_adddup2(&actions, in[0], 0);
+        if (output_file != nullptr) posix_spawn_file_actions_addopen(&actions, 1, output_file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        else posix_spawn_file_actions_adddup2(&actions, out[1], 1);
         const int failed = posix_spawnp(&pid_, command[0].c_str(), &actions, nullptr, argv.data(), environ);
         posix_spawn_file_actions_destroy(&actions);
         ::close(in[0]);

@@ -24,9 +24,7 @@ inline std::uint64_t seed() {
     return value;
 }
 
-inline std::span<const std::byte> bytes_of(std::string_view text) {
-    return std::as_bytes(std::span(text.data(), text.size()));
-}
+inline std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
 
 /// Eight bytes of the stream `key` at position 8 * block (splitmix64).
 inline std::uint64_t pattern_word(std::uint64_t key, std::uint64_t block) {

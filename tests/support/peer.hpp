@@ -30,9 +30,7 @@ namespace evpl::test {
 inline thread_local int callback_depth = 0;
 
 struct InCallback {
-    explicit InCallback(const char* event) {
-        EXPECT_EQ(callback_depth++, 0) << event << " ran inside another callback";
-    }
+    explicit InCallback(const char* event) { EXPECT_EQ(callback_depth++, 0) << event << " ran inside another callback"; }
     ~InCallback() { --callback_depth; }
 };
 
@@ -68,10 +66,8 @@ struct PlainPeer {
         const InCallback guard("on_recv");
         expect_alive("on_recv");
         ++recvs;
-        if (when_recv)
-            when_recv(c);
-        else
-            drain(c);
+        if (when_recv) when_recv(c);
+        else drain(c);
     }
     void on_writable(Connection& c) {
         const InCallback guard("on_writable");

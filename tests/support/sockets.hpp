@@ -73,8 +73,7 @@ inline Fd plain_dial(std::uint16_t port, int type = SOCK_STREAM, int flags = 0) 
     Fd fd(::socket(AF_INET, type | SOCK_CLOEXEC | flags, 0));
     const sockaddr_in address = loopback(port);
     if (!fd) return fd;
-    if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 && errno != EINPROGRESS)
-        return Fd();
+    if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 && errno != EINPROGRESS) return Fd();
     return fd;
 }
 

@@ -69,8 +69,7 @@ inline const TransportInfo* info_of(std::string_view scheme) {
 inline std::vector<Row> rows_of(std::initializer_list<Kind> kinds) {
     std::vector<Row> chosen;
     for (const Row& row : rows)
-        if (std::find(kinds.begin(), kinds.end(), row.kind) != kinds.end() && info_of(row.scheme) != nullptr)
-            chosen.push_back(row);
+        if (std::find(kinds.begin(), kinds.end(), row.kind) != kinds.end() && info_of(row.scheme) != nullptr) chosen.push_back(row);
     return chosen;
 }
 inline auto connection_rows() { return testing::ValuesIn(rows_of({Kind::stream, Kind::message})); }
@@ -100,8 +99,7 @@ inline std::optional<std::string> absence(const Row& row) {
     if (!info->present) return std::string(row.scheme) + " is absent: " + std::string(info->reason);
     const std::string_view url = row.url;
     if (url.find("[::1]") != url.npos && !machine_has_ipv6()) return "this machine has no IPv6 loopback";
-    if (url.find('$') != url.npos && std::getenv("EVPL_TEST_RDMA_ADDRESS") == nullptr)
-        return "EVPL_TEST_RDMA_ADDRESS names no address of an RDMA device";
+    if (url.find('$') != url.npos && std::getenv("EVPL_TEST_RDMA_ADDRESS") == nullptr) return "EVPL_TEST_RDMA_ADDRESS names no address of an RDMA device";
     return std::nullopt;
 }
 
@@ -126,14 +124,10 @@ inline std::string fresh_url(const Row& row, std::string_view query = {}) {
     static std::atomic<unsigned> next{0};
     std::string url;
     for (const char c : std::string_view(row.url)) {
-        if (c == '#')
-            url += std::to_string(getpid()) + "-" + std::to_string(next++);
-        else if (c == '%')
-            url += scratch_directory();
-        else if (c == '$')
-            url += std::getenv("EVPL_TEST_RDMA_ADDRESS");
-        else
-            url += c;
+        if (c == '#') url += std::to_string(getpid()) + "-" + std::to_string(next++);
+        else if (c == '%') url += scratch_directory();
+        else if (c == '$') url += std::getenv("EVPL_TEST_RDMA_ADDRESS");
+        else url += c;
     }
     if (!query.empty()) url += (url.find('?') == url.npos ? "?" : "&") + std::string(query);
     return url;
@@ -143,8 +137,7 @@ inline std::string fresh_url(const Row& row, std::string_view query = {}) {
 /// `asked`.
 inline std::string dial_url(std::string_view asked, std::string_view bound) {
     const std::size_t query = asked.find('?');
-    return std::string(bound.substr(0, bound.find('?'))) +
-           (query == asked.npos ? "" : std::string(asked.substr(query)));
+    return std::string(bound.substr(0, bound.find('?'))) + (query == asked.npos ? "" : std::string(asked.substr(query)));
 }
 
 }  // namespace evpl::test

@@ -65,8 +65,7 @@ private:
         while (!over_) {
             if (!armed_) {
                 changed_.wait(lock);
-            } else if (changed_.wait_until(lock, limit_) == std::cv_status::timeout && armed_ &&
-                       std::chrono::steady_clock::now() >= limit_) {
+            } else if (changed_.wait_until(lock, limit_) == std::cv_status::timeout && armed_ && std::chrono::steady_clock::now() >= limit_) {
                 bark();
             }
         }

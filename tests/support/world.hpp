@@ -56,10 +56,7 @@ class World {
 public:
     /// Who compares descriptors and memory at the end: with other threads at work only the caller can.
     enum class Check { at_end, by_caller };
-    explicit World(const Row& row, const LoopOptions& options = quiet(), Check check = Check::at_end)
-        : row_(row), check_(check) {
-        loop_.emplace(options);
-    }
+    explicit World(const Row& row, const LoopOptions& options = quiet(), Check check = Check::at_end) : row_(row), check_(check) { loop_.emplace(options); }
     ~World() { end(); }
     World(const World&) = delete;
     World& operator=(const World&) = delete;
@@ -172,7 +169,7 @@ class StreamTest : public TransportTest {};
 class MessageTest : public TransportTest {};
 class DatagramTest : public TransportTest {};
 
-#define EVPL_NEEDS(capability)                                                                                         \
+#define EVPL_NEEDS(capability)                                                                                                                                 \
     if (!caps().capability) GTEST_SKIP() << GetParam().name << " does not claim " #capability
 
 }  // namespace evpl::test

@@ -36,16 +36,15 @@ TEST(AddressTest, KeepsNetworkByteOrder) {
 
 TEST(AddressTest, RefusesWhatIsNoNumber) {
     using namespace std::string_view_literals;
-    for (const std::string_view host : {""sv, "localhost"sv, "1.2.3"sv, "1.2.3.4.5"sv, "256.0.0.1"sv, "01.2.3.4"sv, " 1.2.3.4"sv, "1.2.3.4 "sv, "1.2.3.4%1"sv,
-                                        ":"sv, ":::"sv, "1::2::3"sv, "[::1]"sv, "::1%"sv, "::1%eth0"sv, "::1%-1"sv, "::1%4294967296"sv, "::1%1%2"sv,
-                                        "1.2.3.4\0"sv, "::1\0x"sv, "12345::"sv})
+    for (const std::string_view host :
+         {""sv,          "localhost"sv, "1.2.3"sv,   "1.2.3.4.5"sv, "256.0.0.1"sv, "01.2.3.4"sv, " 1.2.3.4"sv, "1.2.3.4 "sv,       "1.2.3.4%1"sv,
+          ":"sv,         ":::"sv,       "1::2::3"sv, "[::1]"sv,     "::1%"sv,      "::1%eth0"sv, "::1%-1"sv,   "::1%4294967296"sv, "::1%1%2"sv,
+          "1.2.3.4\0"sv, "::1\0x"sv,    "12345::"sv})
         EXPECT_EQ(round_trip(host, 1), "bad_endpoint") << host;
     EXPECT_EQ(round_trip(std::string(1000, '1'), 1), "bad_endpoint");
 }
 
-TEST(AddressTest, TheLongestTextFitsIn64Bytes) {
-    EXPECT_EQ(round_trip("1111:1111:1111:1111:1111:1111:1111:1111%4294967295", 65535).size(), 58u);
-}
+TEST(AddressTest, TheLongestTextFitsIn64Bytes) { EXPECT_EQ(round_trip("1111:1111:1111:1111:1111:1111:1111:1111%4294967295", 65535).size(), 58u); }
 
 TEST(AddressTest, DescribeCutsAndTerminatesInAnyRoom) {
     const Address address = *Address::parse("127.0.0.1", 7000);
@@ -66,11 +65,20 @@ TEST(AddressTest, KnowsSpecialAddresses) {
         bool wildcard, multicast, loopback;
     };
     constexpr Row rows[] = {
-        {"0.0.0.0", true, false, false},      {"::", true, false, false},           {"::ffff:0.0.0.0", true, false, false},
-        {"224.0.0.1", false, true, false},    {"239.255.255.255", false, true, false}, {"240.0.0.0", false, false, false},
-        {"ff02::1", false, true, false},      {"::ffff:224.0.0.1", false, true, false}, {"127.0.0.1", false, false, true},
-        {"127.9.9.9", false, false, true},    {"::1", false, false, true},          {"::ffff:127.0.0.1", false, false, true},
-        {"10.0.0.1", false, false, false},    {"fe80::1", false, false, false},
+        {"0.0.0.0", true, false, false},
+        {"::", true, false, false},
+        {"::ffff:0.0.0.0", true, false, false},
+        {"224.0.0.1", false, true, false},
+        {"239.255.255.255", false, true, false},
+        {"240.0.0.0", false, false, false},
+        {"ff02::1", false, true, false},
+        {"::ffff:224.0.0.1", false, true, false},
+        {"127.0.0.1", false, false, true},
+        {"127.9.9.9", false, false, true},
+        {"::1", false, false, true},
+        {"::ffff:127.0.0.1", false, false, true},
+        {"10.0.0.1", false, false, false},
+        {"fe80::1", false, false, false},
     };
     for (const Row& row : rows) {
         const Address address = *Address::parse(row.host, 1);

@@ -130,13 +130,17 @@ TEST_F(ChainTest, BehavesLikeASequenceOfBytes) {
             auto& model = models[a];
             const std::size_t n = pick % (model.size() + 5), n_model = std::min(n, model.size());
             switch (what) {
-            case 0: case 1: case 2: case 3: {
+            case 0:
+            case 1:
+            case 2:
+            case 3: {
                 const std::uint32_t size = pick % 100, first = pick % 9000;
                 RC_ASSERT(one.append(bytes(first, size)));
                 model.insert(model.end(), source_.data() + first, source_.data() + first + size);
                 break;
             }
-            case 4: case 5: {
+            case 4:
+            case 5: {
                 Chain front = one.take_front(n);
                 const auto front_model = move_model(model, n_model);
                 RC_ASSERT(front.size() == front_model.size());

@@ -33,6 +33,7 @@ protected:
         return made;
     }
     void push(Buffer made) { ASSERT_TRUE(queue_.push(std::move(made))); }
+
 public:
     void push_small() { push(slice(10, 2048, 9)); }
 
@@ -48,10 +49,10 @@ protected:
 };
 
 TEST_F(CompactTest, CopiesWasteOnly) {
-    push(slice(8192, 65536));      // an eighth: not waste
-    push(slice(8191, 65536, 2));   // waste
-    push(slice(2048, 2048));       // all of it
-    push(slice(1, 2048));          // the smallest block cannot get smaller
+    push(slice(8192, 65536));     // an eighth: not waste
+    push(slice(8191, 65536, 2));  // waste
+    push(slice(2048, 2048));      // all of it
+    push(slice(1, 2048));         // the smallest block cannot get smaller
     push(slice(1, 4096, 5));
     EXPECT_EQ(compact(), 8191u + 1u);
     EXPECT_EQ(block_bytes(queue_[0]), 65536u);
@@ -118,7 +119,7 @@ TEST_F(CompactTest, AMessageWithoutABlockStays) {
 TEST_F(CompactTest, ALargePieceOfHugeWrappedMemoryStays) {
     static std::byte mine[9u << 20];
     auto wrapped = heap_->wrap(mine, sizeof mine, nullptr, nullptr);
-    push(wrapped->share(0, 1u << 20));    // under an eighth, but more than is copied at once
+    push(wrapped->share(0, 1u << 20));  // under an eighth, but more than is copied at once
     push(wrapped->share(0, 1000));
     wrapped->reset();
     EXPECT_EQ(compact(), 1000u);

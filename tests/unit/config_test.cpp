@@ -25,12 +25,12 @@ struct Quiet {
 };
 
 /// Fails the process of the case with the place.
-#define REQUIRE(condition)                                                      \
-    do {                                                                        \
-        if (!(condition)) {                                                     \
-            std::fprintf(stderr, "line %d: " #condition "\n", __LINE__);        \
-            test::leave(1);                                                     \
-        }                                                                       \
+#define REQUIRE(condition)                                                                                                                                     \
+    do {                                                                                                                                                       \
+        if (!(condition)) {                                                                                                                                    \
+            std::fprintf(stderr, "line %d: " #condition "\n", __LINE__);                                                                                       \
+            test::leave(1);                                                                                                                                    \
+        }                                                                                                                                                      \
     } while (false)
 
 bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
@@ -255,7 +255,10 @@ TEST_F(ConfigDeathTest, AConfigurationFileThatIsNotThereIsToldByEverySetUpCall) 
     in_a_process([] {
         setenv("EVPL_CONFIG", "/nowhere/evpl.conf", 1);
         Loop loop;
-        REQUIRE(!bind(loop, "udp://127.0.0.1:0", [](Datagram&) { struct None {}; return None{}; }));
+        REQUIRE(!bind(loop, "udp://127.0.0.1:0", [](Datagram&) {
+            struct None {};
+            return None{};
+        }));
         REQUIRE(contains(loop.last_failure(), "EVPL_CONFIG=/nowhere/evpl.conf: cannot read the settings"));
     });
 }

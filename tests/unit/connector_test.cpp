@@ -88,7 +88,8 @@ protected:
         return made ? *made : ConnectionRef{};
     }
     [[nodiscard]] bool until_decided(Duration limit = 15_s) {
-        return drive(*loop, [&] { return client.opens + client.closes > 0; }, limit);
+        return drive(
+            *loop, [&] { return client.opens + client.closes > 0; }, limit);
     }
     core::Resolver& resolver() { return *CoreAccess::core(*loop)->resolver(); }
     /// After everybody has closed: no attempt, question, socket or timer keeps the loop.
@@ -296,9 +297,9 @@ TEST_F(ConnectorTest, CancelsAtAnyStage) {
     names.set("hole.example", {{.addresses = {"127.0.0.1"}}, {}});
     names.set("both.example", {{.addresses = {"127.0.0.1"}}, {.how = How::silence}});
     const std::uint16_t port = listen_at("127.0.0.1");
-    const std::pair<std::string, Duration> cases[] = {
-        {at("silent.example", 9), 0_ms}, {at("silent.example", 9), 20_ms},   {at("hole.example", hole.port), 40_ms},
-        {at("localhost", port), 0_ms},   {at("both.example", port), 30_ms},  {at("hole.example", hole.port), 300_ms}};
+    const std::pair<std::string, Duration> cases[] = {{at("silent.example", 9), 0_ms},        {at("silent.example", 9), 20_ms},
+                                                      {at("hole.example", hole.port), 40_ms}, {at("localhost", port), 0_ms},
+                                                      {at("both.example", port), 30_ms},      {at("hole.example", hole.port), 300_ms}};
     for (const auto& [url, after] : cases) {
         SCOPED_TRACE(url);
         PlainPeer here;
@@ -357,8 +358,7 @@ TEST_F(ConnectorTest, OpensAThousandByName) {
     names.set("*", {{.addresses = {"127.0.0.1"}}, {}});
     int opens = 0, closes = 0;
     for (int i = 0; i < 1000; ++i) {
-        ASSERT_TRUE(connect(*loop, at("host" + std::to_string(i % 250) + ".example", many->port()),
-                            [&](Connection&) { return Counter{opens, closes}; }).ok());
+        ASSERT_TRUE(connect(*loop, at("host" + std::to_string(i % 250) + ".example", many->port()), [&](Connection&) { return Counter{opens, closes}; }).ok());
     }
     EXPECT_TRUE(drive(*loop, [&] { return closes == 1000; }));
     EXPECT_EQ(opens, 1000);

@@ -162,7 +162,8 @@ TEST_F(DomainTest, ARefusedSlabStaysWithoutAKeyAndIsUsableOtherwise) {
         const Buffer buffer = made();
         Slab& slab = *slab_of(buffer);
         std::atomic<bool> done = false;
-        domain.request(slab, [](void* flag) { *static_cast<std::atomic<bool>*>(flag) = true; }, &done);
+        domain.request(
+            slab, [](void* flag) { *static_cast<std::atomic<bool>*>(flag) = true; }, &done);
         EXPECT_TRUE(eventually([&] { return done.load(); })) << "the answer is told, also a bad one";
         EXPECT_EQ(domain.state_of(slab), KeyState::failed);
         EXPECT_EQ(domain.key(slab), 0u);
@@ -301,7 +302,8 @@ struct Foreign {
     std::vector<std::byte> bytes = std::vector<std::byte>(100'000);
     std::atomic<int> released = 0;
     Region region() {
-        auto made = Region::make(bytes, [](void* self) { ++static_cast<Foreign*>(self)->released; }, this);
+        auto made = Region::make(
+            bytes, [](void* self) { ++static_cast<Foreign*>(self)->released; }, this);
         EXPECT_TRUE(made.ok());
         return *std::move(made);
     }

@@ -45,7 +45,11 @@ TEST(EndpointTest, HostMayBeNameAddressBracketsOrStar) {
     EXPECT_EQ(parsed("tcp://[fe80::1%eth0]").host(), "fe80::1%eth0");
     EXPECT_EQ(parsed("tcp://*:7000").host(), "*");
     EXPECT_EQ(parsed("tcp://my_host-1.example:65535").port(), 65535);
-    EXPECT_EQ(parsed("tcp://b\xc3\xbc" "cher.example:1").host(), "b\xc3\xbc" "cher.example");
+    EXPECT_EQ(parsed("tcp://b\xc3\xbc"
+                     "cher.example:1")
+                  .host(),
+              "b\xc3\xbc"
+              "cher.example");
 }
 
 TEST(EndpointTest, PortMayBeAbsent) {

@@ -672,98 +672,114 @@ TEST_F(HeapTest, NothingIsLostOrMixedUpAmongThreeLoops) {
         unsigned value;
     };
     const std::size_t before = memory_use().slab_bytes;
-    for_all([before] {
-        OwnHeap heaps[3] = {heap_of(), heap_of(), heap_of()};
-        std::vector<Held> held;
-        std::vector<Sent> sent;
-        unsigned next_value = 0;
-        int wraps = 0, releases = 0;
-        std::vector<std::byte> mine(64 * 128);
-        const auto steps = *rc::gen::container<std::vector<std::tuple<unsigned, unsigned, unsigned>>>(
-            rc::gen::tuple(rc::gen::inRange(0u, 24u), rc::gen::inRange(0u, 3u), rc::gen::arbitrary<unsigned>()));
-        for (const auto& [what, on, pick] : steps) {
-            Heap* const heap = heaps[on].get();
-            Heap::set_current(heap);
-            const auto on_this = [&held, on = on, pick = pick]() -> Held* {
-                std::vector<Held*> here;
-                for (Held& h : held) {
-                    if (h.on == on) here.push_back(&h);
-                }
-                return here.empty() ? nullptr : here[pick % here.size()];
-            };
-            const auto forget = [&held](Held* one) { held.erase(held.begin() + (one - held.data())); };
-            switch (what) {
-            case 0: case 1: case 2: case 3: case 4:
-                if (heap != nullptr) {
-                    Held one{must(heap->allocate(1 + pick % 9000)), next_value++ & 255, on};
-                    fill(one.buffer, one.value);
-                    held.push_back(std::move(one));
-                }
-                break;
-            case 5:
-                if (heap != nullptr && wraps < 64) {
-                    Held one{must(heap->wrap(mine.data() + wraps++ * 128, 128, [](void* n) { ++*static_cast<int*>(n); }, &releases)),
-                             next_value++ & 255, on};
-                    fill(one.buffer, one.value);
-                    held.push_back(std::move(one));
-                }
-                break;
-            case 6: case 7: case 8: case 9:
-                if (Held* one = on_this()) {
-                    const std::uint32_t at = pick % (one->buffer.size() + 1);
-                    held.push_back({one->buffer.share(at, (one->buffer.size() - at) / 2), one->value, on});
-                }
-                break;
-            case 10: case 11: case 12: case 13:
-                if (Held* one = on_this()) {
-                    Sent parcel{std::move(one->buffer).pack(), one->value};
-                    if (parcel.parcel) {
-                        RC_ASSERT((!one->buffer && one->buffer.empty()));
-                        forget(one);
-                        sent.push_back(std::move(parcel));
-                    } else {
-                        RC_ASSERT((heap == nullptr && one->buffer));  // shared, from elsewhere, and its loop has ended
+    for_all(
+        [before] {
+            OwnHeap heaps[3] = {heap_of(), heap_of(), heap_of()};
+            std::vector<Held> held;
+            std::vector<Sent> sent;
+            unsigned next_value = 0;
+            int wraps = 0, releases = 0;
+            std::vector<std::byte> mine(64 * 128);
+            const auto steps = *rc::gen::container<std::vector<std::tuple<unsigned, unsigned, unsigned>>>(
+                rc::gen::tuple(rc::gen::inRange(0u, 24u), rc::gen::inRange(0u, 3u), rc::gen::arbitrary<unsigned>()));
+            for (const auto& [what, on, pick] : steps) {
+                Heap* const heap = heaps[on].get();
+                Heap::set_current(heap);
+                const auto on_this = [&held, on = on, pick = pick]() -> Held* {
+                    std::vector<Held*> here;
+                    for (Held& h : held) {
+                        if (h.on == on) here.push_back(&h);
                     }
+                    return here.empty() ? nullptr : here[pick % here.size()];
+                };
+                const auto forget = [&held](Held* one) { held.erase(held.begin() + (one - held.data())); };
+                switch (what) {
+                case 0:
+                case 1:
+                case 2:
+                case 3:
+                case 4:
+                    if (heap != nullptr) {
+                        Held one{must(heap->allocate(1 + pick % 9000)), next_value++ & 255, on};
+                        fill(one.buffer, one.value);
+                        held.push_back(std::move(one));
+                    }
+                    break;
+                case 5:
+                    if (heap != nullptr && wraps < 64) {
+                        Held one{must(heap->wrap(
+                                     mine.data() + wraps++ * 128, 128, [](void* n) { ++*static_cast<int*>(n); }, &releases)),
+                                 next_value++ & 255, on};
+                        fill(one.buffer, one.value);
+                        held.push_back(std::move(one));
+                    }
+                    break;
+                case 6:
+                case 7:
+                case 8:
+                case 9:
+                    if (Held* one = on_this()) {
+                        const std::uint32_t at = pick % (one->buffer.size() + 1);
+                        held.push_back({one->buffer.share(at, (one->buffer.size() - at) / 2), one->value, on});
+                    }
+                    break;
+                case 10:
+                case 11:
+                case 12:
+                case 13:
+                    if (Held* one = on_this()) {
+                        Sent parcel{std::move(one->buffer).pack(), one->value};
+                        if (parcel.parcel) {
+                            RC_ASSERT((!one->buffer && one->buffer.empty()));
+                            forget(one);
+                            sent.push_back(std::move(parcel));
+                        } else {
+                            RC_ASSERT((heap == nullptr && one->buffer));  // shared, from elsewhere, and its loop has ended
+                        }
+                    }
+                    break;
+                case 14:
+                case 15:
+                case 16:
+                    if (!sent.empty()) {
+                        const auto one = sent.begin() + pick % sent.size();
+                        held.push_back({open(std::move(one->parcel)), one->value, on});
+                        sent.erase(one);
+                    }
+                    break;
+                case 17:
+                case 18:
+                    if (Held* one = on_this()) forget(one);
+                    break;
+                case 19:
+                    if (!sent.empty()) sent.erase(sent.begin() + pick % sent.size());
+                    break;
+                case 20: flush_current(); break;
+                case 21:
+                    if (heap != nullptr) heap->drain_returns();
+                    break;
+                case 22:
+                    if (heap != nullptr) heap->trim();
+                    break;
+                case 23:
+                    if (pick % 8 == 0) {
+                        flush_current();
+                        Heap::set_current(nullptr);
+                        heaps[on].reset();
+                    }
+                    break;
                 }
-                break;
-            case 14: case 15: case 16:
-                if (!sent.empty()) {
-                    const auto one = sent.begin() + pick % sent.size();
-                    held.push_back({open(std::move(one->parcel)), one->value, on});
-                    sent.erase(one);
-                }
-                break;
-            case 17: case 18:
-                if (Held* one = on_this()) forget(one);
-                break;
-            case 19:
-                if (!sent.empty()) sent.erase(sent.begin() + pick % sent.size());
-                break;
-            case 20: flush_current(); break;
-            case 21:
-                if (heap != nullptr) heap->drain_returns();
-                break;
-            case 22:
-                if (heap != nullptr) heap->trim();
-                break;
-            case 23:
-                if (pick % 8 == 0) {
-                    flush_current();
-                    Heap::set_current(nullptr);
-                    heaps[on].reset();
-                }
-                break;
+                for (const Held& one : held) RC_ASSERT(is_filled(one.buffer, one.value));
             }
-            for (const Held& one : held) RC_ASSERT(is_filled(one.buffer, one.value));
-        }
-        held.clear();
-        sent.clear();
-        flush_current();
-        Heap::set_current(nullptr);
-        for (OwnHeap& heap : heaps) heap.reset();
-        RC_ASSERT(releases == wraps);
-        RC_ASSERT(memory_use().slab_bytes == before);
-    }, 300);
+            held.clear();
+            sent.clear();
+            flush_current();
+            Heap::set_current(nullptr);
+            for (OwnHeap& heap : heaps) heap.reset();
+            RC_ASSERT(releases == wraps);
+            RC_ASSERT(memory_use().slab_bytes == before);
+        },
+        300);
 }
 
 // -- no memory ---------------------------------------------------------------------------------------------------------------
@@ -796,7 +812,7 @@ private:
     void** hoard_ = nullptr;
 };
 
-#define EVPL_MUST(condition) \
+#define EVPL_MUST(condition)                                                                                                                                   \
     if (!(condition)) _exit(10 + __COUNTER__)
 
 [[noreturn]] void starve() {

@@ -23,8 +23,8 @@ TEST_P(InprocBytesTest, CarriesASmallMessageThereAndBack) {
 
 // Goal: each size around the borders of units, entries, blocks and the window arrives whole, and is reported sent once.
 TEST_P(InprocBytesTest, CarriesEverySizeWhole) {
-    for (const std::size_t size : {1, 2, 39, 40, 41, 111, 112, 113, 231, 232, 233, 351, 352, 353, 4095, 65536, 262143, 262144, 262145,
-                                   1048576, 1048577, 2097152, 5000000}) {
+    for (const std::size_t size :
+         {1, 2, 39, 40, 41, 111, 112, 113, 231, 232, 233, 351, 352, 353, 4095, 65536, 262143, 262144, 262145, 1048576, 1048577, 2097152, 5000000}) {
         SCOPED_TRACE(size);
         Pair pair{GetParam()};
         pair.client.send(pattern(size), true);
@@ -112,8 +112,8 @@ TEST_P(InprocBytesTest, ReleasesWrappedMemoryWhenTheReaderLetsGo) {
     std::string text = pattern(50'000);
     int released = 0;
     pair.a.enter();
-    auto wrapped = pair.a.heap().wrap(reinterpret_cast<std::byte*>(text.data()), std::uint32_t(text.size()),
-                                      [](void* n) { ++*static_cast<int*>(n); }, &released);
+    auto wrapped = pair.a.heap().wrap(
+        reinterpret_cast<std::byte*>(text.data()), std::uint32_t(text.size()), [](void* n) { ++*static_cast<int*>(n); }, &released);
     ASSERT_TRUE(wrapped.ok());
     pair.client.put(*std::move(wrapped), true);
     pair.client.flush();
@@ -233,8 +233,7 @@ TEST_P(InprocBytesTest, KeepsManyLinksApart) {
         clients[std::size_t(i)].flush();
     }
     EXPECT_TRUE(all([](End&, End& s, int i) { return s.received.size() == 20'000u + std::size_t(i); }));
-    for (int i = 0; i < count; ++i)
-        EXPECT_TRUE(servers[std::size_t(i)].received == pattern(20'000 + std::size_t(i), std::size_t(i))) << i;
+    for (int i = 0; i < count; ++i) EXPECT_TRUE(servers[std::size_t(i)].received == pattern(20'000 + std::size_t(i), std::size_t(i))) << i;
     for (End& end : clients) end.close(How::abort);
     EXPECT_TRUE(all([](End& c, End& s, int) { return c.over() && s.over(); }));
 }

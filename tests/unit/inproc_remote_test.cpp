@@ -50,9 +50,7 @@ struct Remote : Pair {
         const Buffer& filled = client.completions.back().buffer;
         return {reinterpret_cast<const char*>(filled.data()), filled.size()};
     }
-    std::string_view bytes(std::uint32_t from, std::uint32_t size) const {
-        return {reinterpret_cast<const char*>(memory.data()) + from, size};
-    }
+    std::string_view bytes(std::uint32_t from, std::uint32_t size) const { return {reinterpret_cast<const char*>(memory.data()) + from, size}; }
 
     Buffer memory;
     std::uint64_t last = 0;
@@ -172,8 +170,7 @@ TEST_P(InprocRemoteTest, CompletesManyOperationsInOrder) {
 TEST_P(InprocRemoteTest, SendsBytesAfterEarlierWrites) {
     Remote remote{GetParam()};
     const RemoteRegion region = remote.expose(0, 10'000, Access::write);
-    for (std::uint64_t i = 1; i <= 200; ++i)
-        ASSERT_TRUE(remote.a.port->write(*remote.client.link, {i}, region, i * 40, remote.buffer(40, 'w')).ok());
+    for (std::uint64_t i = 1; i <= 200; ++i) ASSERT_TRUE(remote.a.port->write(*remote.client.link, {i}, region, i * 40, remote.buffer(40, 'w')).ok());
     remote.client.put("written", true);
     remote.client.flush();
     ASSERT_TRUE(remote.until([&] { return remote.server.received == "written"; }));
@@ -188,8 +185,7 @@ TEST_P(InprocRemoteTest, CompletesEachOperationWhenTheLinkEnds) {
         SCOPED_TRACE(int(how));
         Remote remote{GetParam()};
         const RemoteRegion region = remote.expose(0, 10'000, Access::read);
-        for (std::uint64_t i = 1; i <= 200; ++i)
-            ASSERT_TRUE(remote.a.port->read(*remote.client.link, {i}, region, 0, remote.buffer(100)).ok());
+        for (std::uint64_t i = 1; i <= 200; ++i) ASSERT_TRUE(remote.a.port->read(*remote.client.link, {i}, region, 0, remote.buffer(100)).ok());
         if (how == Way::our_abort) remote.client.close(How::abort);
         if (how == Way::their_abort) remote.server.close(How::abort);
         if (how == Way::their_finish) {
@@ -229,8 +225,7 @@ TEST_P(InprocRemoteDeathTest, SurvivesAPortThatGoes) {
     for (const bool target_goes : {false, true}) {
         Remote remote{GetParam()};
         const RemoteRegion region = remote.expose(0, 10'000, Access::read);
-        for (std::uint64_t i = 1; i <= 100; ++i)
-            ASSERT_TRUE(remote.a.port->read(*remote.client.link, {i}, region, 0, remote.buffer(100)).ok());
+        for (std::uint64_t i = 1; i <= 100; ++i) ASSERT_TRUE(remote.a.port->read(*remote.client.link, {i}, region, 0, remote.buffer(100)).ok());
         remote.memory.reset();
         if (target_goes) {
             remote.server.abandoned = true;

@@ -257,8 +257,12 @@ TEST_F(InprocThreadTest, SurvivesPortsThatGoAtAnyMoment) {
                         static_cast<void>(loop.port->read(*end.link, {1}, {1, 2, 3}, 0, *std::move(buffer)));
                         break;
                     }
-                    case 6: if (dice() % 20 == 0) end.close(How::abort); break;
-                    case 7: if (dice() % 20 == 0) end.close(How::finish); break;
+                    case 6:
+                        if (dice() % 20 == 0) end.close(How::abort);
+                        break;
+                    case 7:
+                        if (dice() % 20 == 0) end.close(How::finish);
+                        break;
                     default: break;
                     }
                 }

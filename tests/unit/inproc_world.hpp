@@ -105,7 +105,7 @@ public:
     void log_line(std::uint8_t, std::string_view) noexcept override {}
 
     Port* port = nullptr;
-    bool in_poll = false;   ///< upcalls are allowed
+    bool in_poll = false;  ///< upcalls are allowed
     bool in_flush = false;
 
 private:
@@ -299,7 +299,10 @@ struct Pair {
     explicit Pair(const Where& where, const char* name = "pair", bool open = true)
         : near_loop(std::make_unique<FakeLoop>()),
           far_loop(where.two_loops ? std::make_unique<FakeLoop>() : nullptr),
-          a(*near_loop), b(where.two_loops ? *far_loop : *near_loop), client(a), server(b),
+          a(*near_loop),
+          b(where.two_loops ? *far_loop : *near_loop),
+          client(a),
+          server(b),
           url(fresh_name(name) + (where.messages ? "?mode=msg" : "")) {
         door.listen(b, url);
         door.ready.push_back(&server);
@@ -353,12 +356,8 @@ struct Pair {
     std::string url;
 };
 
-inline std::string name_of_where(const testing::TestParamInfo<Where>& info) {
-    return testing::PrintToString(info.param);
-}
+inline std::string name_of_where(const testing::TestParamInfo<Where>& info) { return testing::PrintToString(info.param); }
 inline auto with_messages() { return testing::Values(Where{false, true}, Where{true, true}); }
-inline auto everywhere() {
-    return testing::Values(Where{false, false}, Where{false, true}, Where{true, false}, Where{true, true});
-}
+inline auto everywhere() { return testing::Values(Where{false, false}, Where{false, true}, Where{true, false}, Where{true, true}); }
 
 }  // namespace evpl::transport::test

@@ -31,7 +31,10 @@ TEST(MailboxTest, LaterPostsDoNotOvertakeTheOverflow) {
     Mailbox mailbox;
     std::vector<int> seen;
     int next = 0;
-    const auto post = [&] { ASSERT_TRUE(mailbox.post([&seen, i = next] { seen.push_back(i); })); ++next; };
+    const auto post = [&] {
+        ASSERT_TRUE(mailbox.post([&seen, i = next] { seen.push_back(i); }));
+        ++next;
+    };
     for (int i = 0; i < 1100; ++i) post();
     mailbox.drain(1030, run);  // into the overflow, which is now taken
     for (int i = 0; i < 2000; ++i) post();
@@ -119,8 +122,7 @@ TEST(MailboxTest, KeepsOrderPerPosterAcrossThreads) {
     std::vector<std::thread> threads;
     for (int p = 0; p < posters; ++p)
         threads.emplace_back([&, p] {
-            for (int i = 0; i < each; ++i)
-                ASSERT_TRUE(mailbox.post([&next, &wrong, p, i] { wrong += next[std::size_t(p)]++ != i; }));
+            for (int i = 0; i < each; ++i) ASSERT_TRUE(mailbox.post([&next, &wrong, p, i] { wrong += next[std::size_t(p)]++ != i; }));
         });
     unsigned done = 0, round = 0;
     while (done < posters * each) {
@@ -158,11 +160,9 @@ TEST(MailboxTest, CloseRacesLoseAndRepeatNothing) {
             unsigned drained = 0;
             while (drained < unsigned(round * 20)) drained += mailbox.drain(64, run);
             mailbox.close();
-            if (round % 2 == 0)
-                mailbox.discard();
+            if (round % 2 == 0) mailbox.discard();
             else
-                while (mailbox.drain(64, run) > 0) {
-                }
+                while (mailbox.drain(64, run) > 0) {}
             for (std::thread& thread : threads) thread.join();
             if (round % 2 != 0) {
                 mailbox.drain(UINT32_MAX, run);

@@ -82,7 +82,13 @@ TEST(OptionsTest, BytesAndTimesTakeUnits) {
         const char* query;
         std::uint64_t window;
     };
-    for (const Row& row : {Row{"window=1", 1}, {"window=3K", 3072}, {"window=2KiB", 2048}, {"window=2M", 2u << 20}, {"window=1MiB", 1u << 20}, {"window=1G", 1u << 30}, {"window=4GiB", std::uint64_t(4) << 30}}) {
+    for (const Row& row : {Row{"window=1", 1},
+                           {"window=3K", 3072},
+                           {"window=2KiB", 2048},
+                           {"window=2M", 2u << 20},
+                           {"window=1MiB", 1u << 20},
+                           {"window=1G", 1u << 30},
+                           {"window=4GiB", std::uint64_t(4) << 30}}) {
         Settings settings;
         EXPECT_TRUE(settings.read(row.query).ok()) << settings.why.view();
         EXPECT_EQ(settings.window, row.window);
@@ -95,9 +101,31 @@ TEST(OptionsTest, BytesAndTimesTakeUnits) {
 }
 
 TEST(OptionsTest, RefusesValuesOutOfTypeOrRange) {
-    for (const char* query : {"backlog", "backlog=", "backlog=0", "backlog=65536", "backlog=1k", "backlog=+1", "backlog=0x10", "backlog=1.5", "hops=65536",
-                              "backlog=99999999999999999999", "window=-1", "window=5G", "window=9223372036854775807G", "window=1kb", "offset=-11", "idle=30",
-                              "idle=0", "idle=1us", "idle=1h", "idle=9223372036854775807s", "idle=-1s", "device=", "device=0123456789abcdef", "mode=", "mode=strea",
+    for (const char* query : {"backlog",
+                              "backlog=",
+                              "backlog=0",
+                              "backlog=65536",
+                              "backlog=1k",
+                              "backlog=+1",
+                              "backlog=0x10",
+                              "backlog=1.5",
+                              "hops=65536",
+                              "backlog=99999999999999999999",
+                              "window=-1",
+                              "window=5G",
+                              "window=9223372036854775807G",
+                              "window=1kb",
+                              "offset=-11",
+                              "idle=30",
+                              "idle=0",
+                              "idle=1us",
+                              "idle=1h",
+                              "idle=9223372036854775807s",
+                              "idle=-1s",
+                              "device=",
+                              "device=0123456789abcdef",
+                              "mode=",
+                              "mode=strea",
                               "mode=stream|msg"}) {
         Settings settings;
         EXPECT_EQ(settings.read(query), Error(Errc::bad_option, Step::parse)) << query;
@@ -119,8 +147,7 @@ TEST(OptionsTest, BadValueNamesValueOptionAndRange) {
 TEST(OptionsTest, UnknownOptionSuggestsTheNearestAndListsAll) {
     Settings settings;
     EXPECT_EQ(settings.read("nodeley=1"), Error(Errc::unknown_option, Step::parse));
-    EXPECT_EQ(settings.why.view(),
-              "unknown option \"nodeley\": did you mean nodelay?; tcp has nodelay, hops, backlog, window, offset, idle, device, mode");
+    EXPECT_EQ(settings.why.view(), "unknown option \"nodeley\": did you mean nodelay?; tcp has nodelay, hops, backlog, window, offset, idle, device, mode");
     EXPECT_EQ(settings.read("colour=red"), Errc::unknown_option);
     EXPECT_FALSE(settings.says("did you mean"));
     EXPECT_EQ(settings.read(std::string(400, 'x')), Errc::unknown_option);

@@ -14,8 +14,7 @@ namespace evpl::transport {
 
 class PortHost final : public Host {
 public:
-    explicit PortHost(std::size_t heap_bytes_max = 64u << 20)
-        : heap_(memory::Heap::create(heap_bytes_max)), sleeper_(*open_sleeper()) {
+    explicit PortHost(std::size_t heap_bytes_max = 64u << 20) : heap_(memory::Heap::create(heap_bytes_max)), sleeper_(*open_sleeper()) {
         memory::Heap::set_current(heap_);
     }
     ~PortHost() {

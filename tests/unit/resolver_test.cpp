@@ -157,8 +157,8 @@ TEST_F(ResolverTest, TellsWhatIsNotThere) {
 }
 
 TEST_F(ResolverTest, RefusesWhatCannotBeAName) {
-    for (const std::string& name : {std::string(), std::string("*"), std::string("a b"), std::string("a\0b", 3), std::string("1::2::3"),
-                                    std::string(300, 'a'), std::string("fe80::1%none")}) {
+    for (const std::string& name : {std::string(), std::string("*"), std::string("a b"), std::string("a\0b", 3), std::string("1::2::3"), std::string(300, 'a'),
+                                    std::string("fe80::1%none")}) {
         Asker asker;
         EXPECT_EQ(start(asker, name), Errc::name_not_found) << name;
         EXPECT_FALSE(asker.is_asking());
@@ -312,8 +312,7 @@ TEST_F(ResolverTest, LetsCallbacksDoWhatTheyWant) {
         EXPECT_TRUE(start(again, "name.example").ok());
     };
     doomed->when_told = [&] { doomed.reset(); };
-    for (Asker* one : {&others[0], &others[1], &again, doomed.get(), &others[2], &others[3], &others[4]})
-        ASSERT_TRUE(start(*one, "name.example").ok());
+    for (Asker* one : {&others[0], &others[1], &again, doomed.get(), &others[2], &others[3], &others[4]}) ASSERT_TRUE(start(*one, "name.example").ok());
     EXPECT_TRUE(drive(loop, [&] { return again.answers == 1 && doomed == nullptr; }));
     int told = 0;
     for (const Asker& one : others) told += one.answers;
@@ -357,7 +356,8 @@ TEST_F(ResolverTest, ServesTheQueueWhenOthersGiveUp) {
     drive_for(loop, 50_ms);
     EXPECT_EQ(good.answers, 0);
     for (Asker& one : silent) one.cancel();
-    EXPECT_TRUE(drive(loop, [&] { return good.answers == 1; }, 2_s));
+    EXPECT_TRUE(drive(
+        loop, [&] { return good.answers == 1; }, 2_s));
     EXPECT_TRUE(good.error.ok()) << good.error;
     for (const Asker& one : silent) EXPECT_EQ(one.answers, 0);
     expect_idle();

@@ -93,8 +93,7 @@ TEST(RingQueueTest, AnElementsEndMayUseTheQueue) {
         int pushes;
         std::unique_ptr<int> own = std::make_unique<int>(1);
         Chatty(RingQueue<Chatty, 2>* q, int n) : queue(q), pushes(n) {}
-        Chatty(Chatty&& other) noexcept
-            : queue(std::exchange(other.queue, nullptr)), pushes(other.pushes), own(std::move(other.own)) {}
+        Chatty(Chatty&& other) noexcept : queue(std::exchange(other.queue, nullptr)), pushes(other.pushes), own(std::move(other.own)) {}
         ~Chatty() {
             for (int i = 0; queue != nullptr && i < pushes; ++i) (void)queue->push(Chatty(queue, 0));
             own.reset();
@@ -117,13 +116,17 @@ TEST(RingQueueTest, BehavesLikeADeque) {
         int next = 0;
         for (const auto& [what, n] : *rc::gen::arbitrary<std::vector<std::pair<std::uint8_t, std::uint8_t>>>()) {
             switch (what % 8) {
-            case 0: case 1: case 2:
+            case 0:
+            case 1:
+            case 2:
                 for (int i = n % 8; i >= 0; --i) {
                     RC_ASSERT(queue.push(Item(next)));
                     model.push_back(next++);
                 }
                 break;
-            case 3: case 4: case 5:
+            case 3:
+            case 4:
+            case 5:
                 for (int i = n % 9; i >= 0 && !model.empty(); --i) {
                     queue.pop();
                     model.pop_front();

@@ -40,8 +40,8 @@ TEST(SettingsTest, NothingGivenIsTheBuiltInDefault) {
 }
 
 TEST(SettingsTest, ReadsLinesWithBlanksAndComments) {
-    const Settings settings = from_text(
-        "# a comment\n\n  loop.spin=20us\r\n\tlimits.receive =  2M   # unread\nloop.mode = event\npool.pin = on\nloop.dns_servers = 1.2.3.4:53");
+    const Settings settings =
+        from_text("# a comment\n\n  loop.spin=20us\r\n\tlimits.receive =  2M   # unread\nloop.mode = event\npool.pin = on\nloop.dns_servers = 1.2.3.4:53");
     EXPECT_TRUE(settings.faults().empty());
     EXPECT_EQ(settings.core().spin, 20_us);
     EXPECT_EQ(settings.core().receive, 2u << 20);
@@ -54,9 +54,7 @@ TEST(SettingsTest, ReadsLinesWithBlanksAndComments) {
     EXPECT_EQ(receive->origin, ConfigOrigin::file);
 }
 
-TEST(SettingsTest, AHashInsideAValueBelongsToIt) {
-    EXPECT_EQ(from_text("tcp.congestion = a#b # c").find("tcp", "congestion")->value, "a#b");
-}
+TEST(SettingsTest, AHashInsideAValueBelongsToIt) { EXPECT_EQ(from_text("tcp.congestion = a#b # c").find("tcp", "congestion")->value, "a#b"); }
 
 TEST(SettingsTest, TheProgramWinsOverTheEnvironmentAndThatOverAFile) {
     const char* const variables[] = {"EVPL_LOOP_SPIN=2us", "EVPL_LOOP_STALL=2ms", nullptr};
@@ -109,9 +107,7 @@ TEST(SettingsTest, AWrongVariableIsNamed) {
     EXPECT_EQ(settings.core().threads, 0u);
 }
 
-TEST(SettingsTest, AWrongFlagLeavesTheDefault) {
-    EXPECT_FALSE(from_text("pool.pin = maybe\n").core().pin);
-}
+TEST(SettingsTest, AWrongFlagLeavesTheDefault) { EXPECT_FALSE(from_text("pool.pin = maybe\n").core().pin); }
 
 TEST(SettingsTest, MarksThatFallAreAFault) {
     const Settings settings = from_text("limits.send_low = 1M\n");
@@ -121,7 +117,8 @@ TEST(SettingsTest, MarksThatFallAreAFault) {
 }
 
 TEST(SettingsTest, LinesThatAreNoSettingsAreFaultsOfTheWhole) {
-    for (const std::string& line : std::vector<std::string>{"loop.spin", "= 5", "loop.spin =", "loop.spin = a\x02", std::string("loop.name = ") + std::string(600, 'x')}) {
+    for (const std::string& line :
+         std::vector<std::string>{"loop.spin", "= 5", "loop.spin =", "loop.spin = a\x02", std::string("loop.name = ") + std::string(600, 'x')}) {
         const Settings settings = from_text(line);
         EXPECT_NE(only_fault(settings).find("a.conf:1: \""), std::string::npos) << line;
         EXPECT_NE(settings.fault_of("whatever"), nullptr);

@@ -106,9 +106,7 @@ struct Machine final : transport::Host, transport::Acceptor {
     }
 
     memory::Heap& heap() noexcept override { return *heap_; }
-    Result<transport::Sleeper*> sleeper() noexcept override {
-        return Errc::not_supported;
-    }  // a port without descriptors asks for none
+    Result<transport::Sleeper*> sleeper() noexcept override { return Errc::not_supported; }  // a port without descriptors asks for none
     transport::Bell& bell() noexcept override { return bell_; }
     std::int64_t now_ns() const noexcept override { return net.now_ns(); }
     std::uint32_t batch_bytes() const noexcept override { return 256u << 10; }
@@ -199,8 +197,7 @@ struct Machine final : transport::Host, transport::Acceptor {
 };
 
 /// Runs until nothing is left to happen, or until `until_ns` of virtual time.
-inline void drive(SimNet& net, std::initializer_list<Machine*> machines, std::int64_t until_ns = INT64_MAX,
-                  const std::function<void()>& between = {}) {
+inline void drive(SimNet& net, std::initializer_list<Machine*> machines, std::int64_t until_ns = INT64_MAX, const std::function<void()>& between = {}) {
     for (;;) {
         bool busy = false;
         for (Machine* machine : machines) busy |= machine->turn();
@@ -265,8 +262,7 @@ inline void End::sent(std::size_t bytes) {
     EXPECT_GT(bytes, 0u);
     sent_bytes += bytes;
     EXPECT_LE(sent_bytes, given);
-    for (std::size_t left = bytes;
-         left > 0;) {  // the memory is ours again: what the device still read would be found out
+    for (std::size_t left = bytes; left > 0;) {  // the memory is ours again: what the device still read would be found out
         Buffer& first = with_device.front();
         const std::uint32_t part = std::uint32_t(std::min<std::size_t>(left, first.size()));
         std::memset(first.data(), 0xee, part);
@@ -285,8 +281,7 @@ inline void End::writable() {
 
 inline void End::completed(OperationId operation, Error failure, Buffer&& buffer) {
     EXPECT_EQ(closed_count, 0);
-    completions.push_back(
-        {operation, failure, std::string(reinterpret_cast<const char*>(buffer.data()), buffer.size())});
+    completions.push_back({operation, failure, std::string(reinterpret_cast<const char*>(buffer.data()), buffer.size())});
 }
 
 inline void End::closed(Error why) {
@@ -339,7 +334,9 @@ inline void End::send_datagram(std::string_view text, const Address* to) {
     if (!text.empty()) with_device.push_back(slice->share());
     given += text.size();
     BufferAccess::set_flags(*slice, BufferAccess::end_of_message);
-    if (to != nullptr) { ASSERT_TRUE(outbox.destinations.push(Address(*to))); }
+    if (to != nullptr) {
+        ASSERT_TRUE(outbox.destinations.push(Address(*to)));
+    }
     ASSERT_TRUE(outbox.push(*std::move(slice)));
     dirty = true;
 }

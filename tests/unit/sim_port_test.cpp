@@ -61,15 +61,10 @@ Outcome run_transfers(const SimOptions& options, bool lossless) {
         const auto load = [&](End& end) {
             end.keep = random.below(2) == 0;
             if (random.below(2) == 0) end.pause_after = random.below(20'000);
-            for (std::uint64_t i = random.below(12); i > 0; --i)
-                end.send(random.below(5) == 0 ? random.below(40'000) : random.below(300), random);
-            const How how = lossless || random.below(4) != 0 ? How::drain
-                            : random.below(2) == 0           ? How::finish
-                                                             : How::abort;
-            if (how == How::abort || options.half_close)
-                end.close(how);
-            else
-                end.on_ended = [](End& one) { one.close(How::finish); };
+            for (std::uint64_t i = random.below(12); i > 0; --i) end.send(random.below(5) == 0 ? random.below(40'000) : random.below(300), random);
+            const How how = lossless || random.below(4) != 0 ? How::drain : random.below(2) == 0 ? How::finish : How::abort;
+            if (how == How::abort || options.half_close) end.close(how);
+            else end.on_ended = [](End& one) { one.close(How::finish); };
         };
         // The flows of a pair are named on both sides before any byte travels: pairs are matched by the order of
         // acceptance.
@@ -117,14 +112,11 @@ Outcome run_transfers(const SimOptions& options, bool lossless) {
             EXPECT_LE(end->delivered_bytes, peer->second->given);
             if (end->kind == Kind::message) {
                 EXPECT_LE(end->messages_delivered.size(), peer->second->messages_given.size());
-                for (std::size_t i = 0; i < end->messages_delivered.size(); ++i)
-                    EXPECT_EQ(end->messages_delivered[i], peer->second->messages_given[i]);
+                for (std::size_t i = 0; i < end->messages_delivered.size(); ++i) EXPECT_EQ(end->messages_delivered[i], peer->second->messages_given[i]);
             }
             if (end->ended_count == 1) {
-                EXPECT_EQ(end->delivered_bytes, peer->second->given)
-                    << "ended before the last byte of flow " << end->in;
-                EXPECT_TRUE(end->kind != Kind::message ||
-                            end->messages_delivered.size() == peer->second->messages_given.size());
+                EXPECT_EQ(end->delivered_bytes, peer->second->given) << "ended before the last byte of flow " << end->in;
+                EXPECT_TRUE(end->kind != Kind::message || end->messages_delivered.size() == peer->second->messages_given.size());
             }
             if (end->error == Errc::end) {
                 ++outcome.clean;
@@ -156,8 +148,7 @@ TEST(SimPort, KeepsTheContractUnderAllKnobs) {
         clean += run_transfers(any_options(seed), false).clean;
         if (HasFailure()) return;
     }
-    EXPECT_TRUE(clean > 400 || std::getenv("EVPL_SIM_SEED") != nullptr)
-        << "the faults leave too little to look at: " << clean;
+    EXPECT_TRUE(clean > 400 || std::getenv("EVPL_SIM_SEED") != nullptr) << "the faults leave too little to look at: " << clean;
 }
 
 // Goal: without losses everything arrives and every link ends in order.
@@ -185,8 +176,7 @@ TEST(SimPort, RepeatsExactly) {
 
 /// One open pair, client first.
 struct Pair {
-    explicit Pair(const SimOptions& options, std::string_view url = "sim://here")
-        : net(options), server(net), client(net) {
+    explicit Pair(const SimOptions& options, std::string_view url = "sim://here") : net(options), server(net), client(net) {
         listening = server.listen(url);
         a = client.connect(url);
         drive(net, {&server, &client});
@@ -694,11 +684,9 @@ TEST(SimPort, RemoteMemoryHasBoundsRightsAndRevocation) {
     transport::Link& link = *pair.a->link;
     std::uint64_t next = 0;
     const auto outcome = [&](bool reads, RemoteRegion where, std::uint64_t offset, std::string_view bytes) {
-        auto buffer =
-            pair.client.heap().copy(reinterpret_cast<const std::byte*>(bytes.data()), std::uint32_t(bytes.size()));
+        auto buffer = pair.client.heap().copy(reinterpret_cast<const std::byte*>(bytes.data()), std::uint32_t(bytes.size()));
         const OperationId id{++next};
-        const auto started = reads ? port.read(link, id, where, offset, *std::move(buffer))
-                                   : port.write(link, id, where, offset, *std::move(buffer));
+        const auto started = reads ? port.read(link, id, where, offset, *std::move(buffer)) : port.write(link, id, where, offset, *std::move(buffer));
         EXPECT_TRUE(started.ok());
         pair.run();
         EXPECT_EQ(pair.a->completions.size(), next);

@@ -99,7 +99,10 @@ TEST_F(SliceQueueTest, BehavesLikeASequenceOfSlices) {
             std::size_t total = 0;
             for (const Model& one : model) total += one.bytes.size();
             switch (what % 8) {
-            case 0: case 1: case 2: case 3: {
+            case 0:
+            case 1:
+            case 2:
+            case 3: {
                 const std::uint32_t size = b % 60 == 0 ? 0 : b, flags = a % 4;
                 RC_ASSERT(queue.push(slice(a, size, flags)));
                 model.push_back({{source_.data() + a, source_.data() + a + size}, flags});
@@ -113,7 +116,8 @@ TEST_F(SliceQueueTest, BehavesLikeASequenceOfSlices) {
                     model.pop_front();
                 }
                 break;
-            case 5: case 6: {
+            case 5:
+            case 6: {
                 std::size_t n = std::min<std::size_t>(a * 2u, total);
                 queue.drop_front(n);
                 while (n > 0 && n >= model.front().bytes.size()) {

@@ -169,7 +169,8 @@ TEST(TimerWheelTest, BudgetLeavesTheRestDue) {
 TEST(TimerWheelTest, PeriodicRunsOnTheGridAndOnceWhenLate) {
     TimerWheel wheel;
     int runs = 0;
-    const TimerHandle timer = wheel.add(0, 1'000'000, [&] { ++runs; }, 1'000'000);
+    const TimerHandle timer = wheel.add(
+        0, 1'000'000, [&] { ++runs; }, 1'000'000);
     expire_all(wheel, 1'002'000);
     EXPECT_EQ(runs, 1);
     expire_all(wheel, 5'500'000);  // four were missed
@@ -184,7 +185,8 @@ TEST(TimerWheelTest, PeriodicRunsOnTheGridAndOnceWhenLate) {
 TEST(TimerWheelTest, ThrowingTaskIsReportedAndTheOthersRun) {
     int threw = 0, runs = 0;
     TimerWheel wheel([](void* context) { ++*static_cast<int*>(context); }, &threw);
-    const TimerHandle again = wheel.add(0, 1000, [] { throw std::runtime_error("ours"); }, 10'000'000);
+    const TimerHandle again = wheel.add(
+        0, 1000, [] { throw std::runtime_error("ours"); }, 10'000'000);
     wheel.add(0, 2000, [&] { ++runs; });
     expire_all(wheel, 1'000'000);
     EXPECT_EQ(threw, 1);

@@ -235,8 +235,8 @@ TEST_P(UdpPort, CarriesEverySizeWhole) {
     Side& to = bound("udp://127.0.0.1:0");
     Side& from = connected("udp://127.0.0.1:9", to.at);
     std::vector<std::string> expected;
-    for (const std::size_t size : {1u, 0u, 2u, 63u, 64u, 65u, 0u, 0u, 1400u, 1472u, 2047u, 2048u, 2049u, 4095u, 4096u, 4097u, 8192u, 9000u,
-                                   32768u, 65000u, 65486u, 65487u, 65488u, 65506u, 65507u, 65507u, 1u, 0u})
+    for (const std::size_t size : {1u,    0u,    2u,    63u,   64u,    65u,    0u,     0u,     1400u,  1472u,  2047u,  2048u,  2049u, 4095u,
+                                   4096u, 4097u, 8192u, 9000u, 32768u, 65000u, 65486u, 65487u, 65488u, 65506u, 65507u, 65507u, 1u,    0u})
         expected.push_back(letters(size, unsigned(expected.size())));
     std::size_t bytes = 0;
     for (const auto& text : expected) {
@@ -288,8 +288,7 @@ TEST_P(UdpPort, EqualSizesTravelAsTrains) {
         EXPECT_EQ(port->flush(*from.link), Flushed::all);
         EXPECT_TRUE(until([&] { return to.sink.got.size() == count; }));
         ASSERT_EQ(to.sink.got.size(), count) << size;
-        for (unsigned i = 0; i < count; ++i)
-            ASSERT_EQ(to.sink.got[i].bytes, letters(i == count - 1 && size > 1 ? size / 2 : size, i)) << size << " " << i;
+        for (unsigned i = 0; i < count; ++i) ASSERT_EQ(to.sink.got[i].bytes, letters(i == count - 1 && size > 1 ? size / 2 : size, i)) << size << " " << i;
         EXPECT_LT(messages_sent, count / 5) << size;
         EXPECT_EQ(send_calls, 1u);
         EXPECT_GT(to.sink.merged, 0u);

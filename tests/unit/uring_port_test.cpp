@@ -11,8 +11,8 @@
 #include <string_view>
 
 #include "evpl/endpoint.hpp"
-#include "support/pattern.hpp"
 #include "support/patience.hpp"
+#include "support/pattern.hpp"
 #include "support/sockets.hpp"
 #include "transport/common/sockets/zero_copy.hpp"
 #include "transport/uring/port.hpp"
@@ -23,8 +23,8 @@ namespace evpl::transport::uring {
 namespace {
 
 using test::Fd;
-using test::PatternCheck;
 using test::pattern;
+using test::PatternCheck;
 using test::plain_dial;
 
 /// A connection's end in the port, with all that core would have.

@@ -283,7 +283,7 @@ void do_atomic(Qp& q, const Work& w, Qp& peer) {
 
 void do_remote(Qp& q, const Work& w, Qp& peer) {
     const std::uint64_t bytes = bytes_of(w);
-    const bool tells = w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM;  // and there is a receive
+    const bool tells = w.opcode == IBV_WR_RDMA_WRITE_WITH_IMM;             // and there is a receive
     if (bytes == 0 && !tells) return complete_send(q, w, IBV_WC_SUCCESS);  // nothing is touched: no key is looked at
     const bool reads = w.opcode == IBV_WR_RDMA_READ;
     const Mr* mr = region_of(w.rkey);
@@ -418,7 +418,8 @@ void take(Work& w, const Qp& q, const ibv_send_wr& request) {
 void check(const Qp& q, const ibv_send_wr& request) {
     std::uint64_t bytes = 0;
     for (int i = 0; i < request.num_sge; ++i) bytes += request.sg_list[i].length;
-    if (request.num_sge < 0 || std::uint32_t(request.num_sge) > q.cap.max_send_sge) misuse("%d slices in a send, %u are allowed", request.num_sge, q.cap.max_send_sge);
+    if (request.num_sge < 0 || std::uint32_t(request.num_sge) > q.cap.max_send_sge)
+        misuse("%d slices in a send, %u are allowed", request.num_sge, q.cap.max_send_sge);
     if ((request.send_flags & IBV_SEND_INLINE) != 0 && bytes > q.cap.max_inline_data)
         misuse("%llu bytes inline, %u are allowed", (unsigned long long)bytes, q.cap.max_inline_data);
     if (q.qp_type == IBV_QPT_UD && request.wr.ud.ah == nullptr) misuse("a datagram without an address handle");

@@ -32,21 +32,21 @@ private:
 struct Knobs {
     using Number = std::atomic<std::uint64_t>;
     Number seed{1};
-    Number strict{1};            ///< misuse stops the program
-    Number memory{0};            ///< posting and polling take no lock and no system call: for one thread, without faults
-    Number async{0};             ///< work requests are done by a thread of the double's, some microseconds later
-    Number reorder{0};           ///< completions of different queue pairs come in any order
-    Number cqe{65536};           ///< largest completion queue
-    Number srq{16384};           ///< largest shared receive queue
+    Number strict{1};   ///< misuse stops the program
+    Number memory{0};   ///< posting and polling take no lock and no system call: for one thread, without faults
+    Number async{0};    ///< work requests are done by a thread of the double's, some microseconds later
+    Number reorder{0};  ///< completions of different queue pairs come in any order
+    Number cqe{65536};  ///< largest completion queue
+    Number srq{16384};  ///< largest shared receive queue
     Number sge{16};
     Number atomics{1};
     Number inline_bytes{512};
-    Number memlock{UINT64_MAX};  ///< bytes that may be registered: ENOMEM beyond
-    Number retry_ms{200};        ///< until a peer that answers nothing is given up
-    Number rnr_ms{20};           ///< between two tries at a receiver that is not ready
-    Number late_established{0};  ///< ms between the first bytes and who accepted being told
-    Number late_disconnected{0}; ///< ms
-    Number send_status{12};      ///< of `send`: IBV_WC_RETRY_EXC_ERR
+    Number memlock{UINT64_MAX};   ///< bytes that may be registered: ENOMEM beyond
+    Number retry_ms{200};         ///< until a peer that answers nothing is given up
+    Number rnr_ms{20};            ///< between two tries at a receiver that is not ready
+    Number late_established{0};   ///< ms between the first bytes and who accepted being told
+    Number late_disconnected{0};  ///< ms
+    Number send_status{12};       ///< of `send`: IBV_WC_RETRY_EXC_ERR
     // calls that are refused
     Fault mr, qp, cq, srq_made, ah, id, post;
     // queues that the device declares broken: a completion queue at its next completion, a queue pair at its next request
@@ -61,19 +61,48 @@ struct Knobs {
         const struct {
             const char* name;
             Number* number;
-        } numbers[] = {{"seed", &seed}, {"strict", &strict}, {"memory", &memory}, {"async", &async}, {"reorder", &reorder}, {"cqe", &cqe},
-                       {"srq", &srq}, {"sge", &sge}, {"atomics", &atomics}, {"inline", &inline_bytes}, {"memlock", &memlock}, {"retry_ms", &retry_ms},
-                       {"rnr_ms", &rnr_ms}, {"late_established", &late_established}, {"late_disconnected", &late_disconnected},
+        } numbers[] = {{"seed", &seed},
+                       {"strict", &strict},
+                       {"memory", &memory},
+                       {"async", &async},
+                       {"reorder", &reorder},
+                       {"cqe", &cqe},
+                       {"srq", &srq},
+                       {"sge", &sge},
+                       {"atomics", &atomics},
+                       {"inline", &inline_bytes},
+                       {"memlock", &memlock},
+                       {"retry_ms", &retry_ms},
+                       {"rnr_ms", &rnr_ms},
+                       {"late_established", &late_established},
+                       {"late_disconnected", &late_disconnected},
                        {"send_status", &send_status}};
         for (const auto& each : numbers)
             if (name == each.name) return each.number->store(value), true;
         const struct {
             const char* name;
             Fault* fault;
-        } faults[] = {{"mr", &mr}, {"qp", &qp}, {"cq", &cq}, {"srq_made", &srq_made}, {"ah", &ah}, {"id", &id}, {"post", &post}, {"send", &send},
-                      {"overrun", &overrun}, {"qp_fatal", &qp_fatal}, {"note", &note}, {"repeat", &repeat}, {"rnr", &rnr}, {"address_error", &address_error}, {"route_error", &route_error},
-                      {"unreachable", &unreachable}, {"connect_error", &connect_error}, {"reject", &reject}, {"silent", &silent},
-                      {"hello_request", &hello_request}, {"hello_accept", &hello_accept}};
+        } faults[] = {{"mr", &mr},
+                      {"qp", &qp},
+                      {"cq", &cq},
+                      {"srq_made", &srq_made},
+                      {"ah", &ah},
+                      {"id", &id},
+                      {"post", &post},
+                      {"send", &send},
+                      {"overrun", &overrun},
+                      {"qp_fatal", &qp_fatal},
+                      {"note", &note},
+                      {"repeat", &repeat},
+                      {"rnr", &rnr},
+                      {"address_error", &address_error},
+                      {"route_error", &route_error},
+                      {"unreachable", &unreachable},
+                      {"connect_error", &connect_error},
+                      {"reject", &reject},
+                      {"silent", &silent},
+                      {"hello_request", &hello_request},
+                      {"hello_accept", &hello_accept}};
         for (const auto& each : faults) {
             if (name == each.name) return each.fault->next.store(value), true;
             if (name == std::string(each.name) + "_every") return each.fault->every.store(value), true;

@@ -491,9 +491,9 @@ ibv_context** rdma_get_devices(int* count) {
     return list;
 }
 const char* rdma_event_str(rdma_cm_event_type type) {
-    static constexpr const char* names[] = {"address resolved", "address error", "route resolved", "route error", "connect request", "connect response",
-                                            "connect error", "unreachable", "rejected", "established", "disconnected", "device removal",
-                                            "multicast join", "multicast error", "address change", "timewait exit"};
+    static constexpr const char* names[] = {"address resolved", "address error",   "route resolved", "route error",  "connect request", "connect response",
+                                            "connect error",    "unreachable",     "rejected",       "established",  "disconnected",    "device removal",
+                                            "multicast join",   "multicast error", "address change", "timewait exit"};
     return names[unsigned(type)];
 }
 

@@ -90,10 +90,10 @@ struct Cqe {
     bool receive = false;
 };
 struct Cq : ibv_cq {
-    std::vector<Cqe> ring;     ///< begins anew whenever it runs empty
+    std::vector<Cqe> ring;  ///< begins anew whenever it runs empty
     std::size_t head = 0, tail = 0;
     bool armed = false;
-    bool broken = false;       ///< it has overrun: what completes is lost
+    bool broken = false;  ///< it has overrun: what completes is lost
     unsigned unacked = 0, users = 0;
     std::uint64_t claims = 0;  ///< completions that what is posted may bring
 };

@@ -249,10 +249,22 @@ extern "C" void verbs_double_tell(const char* text) {
 /// What there is of something, or how often something was done; -1: no such book.
 extern "C" long verbs_double_count(const char* what) {
     Books& b = books();
-    const std::pair<const char*, std::atomic<long>*> all[] = {
-        {"pd", &b.pd}, {"mr", &b.mr}, {"mr_bytes", &b.mr_bytes}, {"cq", &b.cq}, {"channel", &b.channel}, {"srq", &b.srq}, {"qp", &b.qp}, {"ah", &b.ah},
-        {"id", &b.id}, {"unacked", &b.unacked}, {"overruns", &b.overruns}, {"async_heard", &b.async_heard}, {"post_send", &b.post_send}, {"sends", &b.sends},
-        {"post_recv", &b.post_recv}, {"polls", &b.polls}};
+    const std::pair<const char*, std::atomic<long>*> all[] = {{"pd", &b.pd},
+                                                              {"mr", &b.mr},
+                                                              {"mr_bytes", &b.mr_bytes},
+                                                              {"cq", &b.cq},
+                                                              {"channel", &b.channel},
+                                                              {"srq", &b.srq},
+                                                              {"qp", &b.qp},
+                                                              {"ah", &b.ah},
+                                                              {"id", &b.id},
+                                                              {"unacked", &b.unacked},
+                                                              {"overruns", &b.overruns},
+                                                              {"async_heard", &b.async_heard},
+                                                              {"post_send", &b.post_send},
+                                                              {"sends", &b.sends},
+                                                              {"post_recv", &b.post_recv},
+                                                              {"polls", &b.polls}};
     for (const auto& [name, book] : all)
         if (std::strcmp(name, what) == 0) return book->load();
     return -1;

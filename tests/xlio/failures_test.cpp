@@ -110,7 +110,8 @@ int echo(const std::vector<std::string>& arguments) {
     client.chunk = std::stoul(arguments[3]);
     if (auto made = connect(loop, url, client); !made) return std::printf("connect: %s\n", text_of(made.error()).c_str()), 0;
     if (!drive_until(loop, [&] { return client.closed; })) return std::printf("stuck at %zu of %zu\n", client.got, client.total), 0;
-    if (client.got != client.total || !client.good) return std::printf("got %zu, %s, %s\n", client.got, client.good ? "good" : "BAD", text_of(client.why).c_str()), 0;
+    if (client.got != client.total || !client.good)
+        return std::printf("got %zu, %s, %s\n", client.got, client.good ? "good" : "BAD", text_of(client.why).c_str()), 0;
     std::printf("ok listener=%.6s scheme=%s fallbacks=%u\n", std::string(listener->url()).c_str(), client.scheme.c_str(), unsigned(loop.metrics().fallbacks));
     return 0;
 }
@@ -168,11 +169,14 @@ int dry(const std::vector<std::string>&) {
     if (!listener || !connect(loop, "xlio://127.0.0.1:" + std::to_string(listener->port()), client)) return 3;
     unsigned pauses = 0;
     for (std::size_t before = 0; !client.closed && pauses < 1000; before = client.got) {
-        if (drive_until(loop, [&] { return client.closed || client.got != before; }, 50_ms)) continue;
+        if (drive_until(
+                loop, [&] { return client.closed || client.got != before; }, 50_ms))
+            continue;
         ++pauses;
         client.kept.clear();
     }
-    std::printf("%s %s after %s\n", client.got == client.total && client.good ? "ok" : "BAD", std::to_string(client.got).c_str(), pauses > 0 ? "pauses" : "no pause");
+    std::printf("%s %s after %s\n", client.got == client.total && client.good ? "ok" : "BAD", std::to_string(client.got).c_str(),
+                pauses > 0 ? "pauses" : "no pause");
     return 0;
 }
 const RegisterHelper dry_helper("dry", &dry);
@@ -273,9 +277,7 @@ struct Footprint {
         ::close(fd);
         return {now.slab_bytes, now.buffers_out, fd};
     }
-    bool is_within(const Footprint& other) const {
-        return slab_bytes <= other.slab_bytes && buffers <= other.buffers && descriptor <= other.descriptor;
-    }
+    bool is_within(const Footprint& other) const { return slab_bytes <= other.slab_bytes && buffers <= other.buffers && descriptor <= other.descriptor; }
     std::string text() const {
         return "slab bytes " + std::to_string(slab_bytes) + ", buffers " + std::to_string(buffers) + ", next descriptor " + std::to_string(descriptor);
     }
@@ -286,7 +288,8 @@ constexpr unsigned lanes_most = 32;
 /// Empty, or what went wrong. `most` grows to what the loop held in between.
 std::string connect_many(Loop& loop, const std::string& url, std::size_t count, std::vector<std::unique_ptr<Lane>>& lanes, Footprint& most) {
     lanes.clear();
-    for (unsigned i = 0; i < lanes_most; ++i) lanes.push_back(std::make_unique<Lane>(Lane{loop, url, count / lanes_most + (i < count % lanes_most), 0, false, ""}));
+    for (unsigned i = 0; i < lanes_most; ++i)
+        lanes.push_back(std::make_unique<Lane>(Lane{loop, url, count / lanes_most + (i < count % lanes_most), 0, false, ""}));
     for (auto& lane : lanes) lane->begin();
     std::size_t before = count + 1;
     const auto step = [&] {  // some connection came to its end, or all did
@@ -324,7 +327,8 @@ int connects(const std::vector<std::string>& arguments) {
         most.descriptor = std::min(most.descriptor, now.descriptor);
         return settling.elapsed() > 200_ms;
     });
-    if (const std::string failure = connect_many(loop, url, std::stoul(arguments[0]), lanes, unused); !failure.empty()) return std::printf("%s\n", failure.c_str()), 0;
+    if (const std::string failure = connect_many(loop, url, std::stoul(arguments[0]), lanes, unused); !failure.empty())
+        return std::printf("%s\n", failure.c_str()), 0;
     const bool back = drive_until(loop, [&] { return loop.metrics().connections_open == 0 && Footprint::of(loop).is_within(most); });
     std::printf("%s: %s; before: %s\n", back ? "ok" : "leaks", Footprint::of(loop).text().c_str(), most.text().c_str());
     if (!back) {  // which are they?
@@ -364,8 +368,10 @@ struct Ran {
 
 Ran run(const std::string& variables, const std::string& helper) {
     // Sanitizers would take the signal of a crash for themselves.
-    const std::string signals = "ASAN_OPTIONS=$ASAN_OPTIONS:handle_sigfpe=0 TSAN_OPTIONS=$TSAN_OPTIONS:handle_sigfpe=0 UBSAN_OPTIONS=$UBSAN_OPTIONS:handle_sigfpe=0 ";
-    const std::string command = "env " + signals + "EVPL_XLIO_LIBRARY=" XLIO_DOUBLE_PATH " EVPL_XLIO_CHECK=off EVPL_XLIO_PROBE=off " + variables + " " + own_path() + " --helper " + helper + " 2>&1";
+    const std::string signals =
+        "ASAN_OPTIONS=$ASAN_OPTIONS:handle_sigfpe=0 TSAN_OPTIONS=$TSAN_OPTIONS:handle_sigfpe=0 UBSAN_OPTIONS=$UBSAN_OPTIONS:handle_sigfpe=0 ";
+    const std::string command = "env " + signals + "EVPL_XLIO_LIBRARY=" XLIO_DOUBLE_PATH " EVPL_XLIO_CHECK=off EVPL_XLIO_PROBE=off " + variables + " " +
+                                own_path() + " --helper " + helper + " 2>&1";
     Ran ran;
     FILE* const pipe = popen(command.c_str(), "r");
     if (pipe == nullptr) return ran;
@@ -381,10 +387,10 @@ void expect_says(const Ran& ran, const std::string& text) {
     EXPECT_NE(ran.output.find(text), std::string::npos) << ran.output;
 }
 
-#define EXPECT_SAYS(ran, text)       \
-    do {                             \
-        SCOPED_TRACE(#ran);          \
-        expect_says(ran, text);      \
+#define EXPECT_SAYS(ran, text)                                                                                                                                 \
+    do {                                                                                                                                                       \
+        SCOPED_TRACE(#ran);                                                                                                                                    \
+        expect_says(ran, text);                                                                                                                                \
     } while (false)
 
 TEST(XlioLoad, TellsWhichTableItFound) {
@@ -406,7 +412,8 @@ TEST(XlioLoad, IsAbsentWithoutALibraryOrACard) {
 }
 
 TEST(XlioLoad, SurvivesALibraryThatEndsItsProcess) {
-    EXPECT_SAYS(run("XLIO_DOUBLE=exit_on_load EVPL_XLIO_PROBE=" XLIO_PROBE_PATH, "support"), "absent: " XLIO_DOUBLE_PATH " failed when it was tried (status 255)");
+    EXPECT_SAYS(run("XLIO_DOUBLE=exit_on_load EVPL_XLIO_PROBE=" XLIO_PROBE_PATH, "support"),
+                "absent: " XLIO_DOUBLE_PATH " failed when it was tried (status 255)");
     EXPECT_SAYS(run("EVPL_XLIO_PROBE=" XLIO_PROBE_PATH, "support"), "present");
     EXPECT_SAYS(run("EVPL_XLIO_PROBE=off", "support"), "present");
     EXPECT_SAYS(run("EVPL_XLIO_PROBE=/nonexistent", "support"), "present");
@@ -446,7 +453,8 @@ TEST(XlioFallback, ListensBesideTheCardForEverybody) { EXPECT_SAYS(run("XLIO_DOU
 
 TEST(XlioData, ArrivesWhateverTheStackDoes) {
     const std::string bytes = "echo xlio://127.0.0.1:0 127.0.0.1 3000000 70000";
-    for (const char* knobs : {"layout=A", "layout=B", "enomem=2", "split,seed=3", "split,closed_first,late=30,enomem=3,seed=5", "tx_bytes=600000,pds=3", "strict=1,pool=512"})
+    for (const char* knobs :
+         {"layout=A", "layout=B", "enomem=2", "split,seed=3", "split,closed_first,late=30,enomem=3,seed=5", "tx_bytes=600000,pds=3", "strict=1,pool=512"})
         EXPECT_SAYS(run(std::string("EVPL_XLIO_HELD=1M XLIO_DOUBLE=") + knobs, bytes), "ok listener=xlio:/ scheme=xlio fallbacks=0");
 }
 
@@ -458,9 +466,7 @@ TEST(XlioData, TakesCompletionsInsideSendAndFlush) {
 }
 
 // Packets that find no buffer are dropped, and sent again by the peer.
-TEST(XlioData, GoesOnWhenTheStacksPoolWasEmpty) {
-    EXPECT_SAYS(run("EVPL_XLIO_HELD=1G XLIO_DOUBLE=pool=64", "dry"), "ok 4194304 after pauses");
-}
+TEST(XlioData, GoesOnWhenTheStacksPoolWasEmpty) { EXPECT_SAYS(run("EVPL_XLIO_HELD=1G XLIO_DOUBLE=pool=64", "dry"), "ok 4194304 after pauses"); }
 
 TEST(XlioEnds, APeerThatFailsBeforeItIsAcceptedIsClosedOnce) { EXPECT_SAYS(run("XLIO_DOUBLE=error_early", "early"), "ok: 1 closed"); }
 
@@ -474,14 +480,10 @@ TEST(XlioData, WorksWithoutKernelSockets) {
     EXPECT_SAYS(run("XLIO_DOUBLE=memory,layout=A", "echo xlio://127.0.0.1:0 127.0.0.1 200000 60"), "ok listener=xlio:/ scheme=xlio fallbacks=0");
 }
 
-TEST(XlioData, SmallMessagesGoInline) {
-    EXPECT_SAYS(run("XLIO_DOUBLE=enomem=3", "echo xlio://127.0.0.1:0 127.0.0.1 200000 60"), "ok ");
-}
+TEST(XlioData, SmallMessagesGoInline) { EXPECT_SAYS(run("XLIO_DOUBLE=enomem=3", "echo xlio://127.0.0.1:0 127.0.0.1 200000 60"), "ok "); }
 
 // Held buffers are bounded, so that the pool, which is the process's, is not used up.
-TEST(XlioData, CopiesOutBeyondTheHeldBytes) {
-    EXPECT_SAYS(run("EVPL_XLIO_HELD=128k XLIO_DOUBLE=pool=64", "keep"), "ok 1048576");
-}
+TEST(XlioData, CopiesOutBeyondTheHeldBytes) { EXPECT_SAYS(run("EVPL_XLIO_HELD=128k XLIO_DOUBLE=pool=64", "keep"), "ok 1048576"); }
 
 TEST(XlioData, KeepsBuffersThatOutliveTheirLoop) { EXPECT_SAYS(run("XLIO_DOUBLE=split", "keep"), "ok 1048576"); }
 

@@ -76,11 +76,21 @@ int main(int argc, char** argv) {
     slots = (void**)(void*)(table + (mask == 0x2819 ? 48 : 40));
     if (slots[slot_exit] != dlsym(library, "xlio_exit")) return give_up("the table lies elsewhere");
 
-    struct { unsigned flags; void *registered, *allocate, *release; } init = {0, NULL, NULL, NULL};
-    struct { unsigned flags; void *event, *completion, *received, *accepted; } group_attr = {0, (void*)on_event, (void*)on_completion, (void*)on_received, NULL};
+    struct {
+        unsigned flags;
+        void *registered, *allocate, *release;
+    } init = {0, NULL, NULL, NULL};
+    struct {
+        unsigned flags;
+        void *event, *completion, *received, *accepted;
+    } group_attr = {0, (void*)on_event, (void*)on_completion, (void*)on_received, NULL};
     if (CALL(slot_init, int, const void*)(&init) != 0) return give_up("init");
     if (CALL(slot_group_create, int, const void*, uintptr_t*)(&group_attr, &group) != 0) return give_up("group");
-    struct { unsigned flags; int domain; uintptr_t group, data; } socket_attr = {0, AF_INET, group, 42};
+    struct {
+        unsigned flags;
+        int domain;
+        uintptr_t group, data;
+    } socket_attr = {0, AF_INET, group, 42};
     uintptr_t socket = 0;
     if (CALL(slot_socket_create, int, const void*, uintptr_t*)(&socket_attr, &socket) != 0) return give_up("socket");
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[3]))};
@@ -96,7 +106,11 @@ int main(int argc, char** argv) {
     for (int i = 0; i < memory_bytes; ++i) memory[i] = (unsigned char)(i % message_bytes % 251);
     const unsigned char* region = reg(CALL(slot_get_pd, void*, uintptr_t)(socket), memory, memory_bytes, 1);
     if (region == NULL) return give_up("ibv_reg_mr");
-    struct { unsigned flags; uint32_t key; uintptr_t operation; } send = {flag_flush, 0, 0};
+    struct {
+        unsigned flags;
+        uint32_t key;
+        uintptr_t operation;
+    } send = {flag_flush, 0, 0};
     memcpy(&send.key, region + 36, 4);
     for (int i = 1; i <= rounds; ++i) {
         send.operation = (uintptr_t)i;

@@ -61,8 +61,7 @@ void misuse(const char* format, ...) {
 }
 
 void* pool_memory(const init_attr_t* attr, std::size_t bytes) {
-    void* memory = attr->memory_alloc != nullptr ? attr->memory_alloc(bytes)
-                                                 : mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory = attr->memory_alloc != nullptr ? attr->memory_alloc(bytes) : mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return memory == MAP_FAILED ? nullptr : memory;
 }
 
@@ -129,9 +128,9 @@ Process& process() {
 /// A send that the stack has: where its bytes are, and when it is through.
 struct Send {
     std::vector<iovec> pieces;
-    std::string copy;            // inline
+    std::string copy;  // inline
     std::size_t bytes = 0, written = 0;
-    std::uint64_t ends_at = 0;   // in the stream, 1-based count of bytes
+    std::uint64_t ends_at = 0;  // in the stream, 1-based count of bytes
     std::uintptr_t op = 0;
     std::uint64_t sum = 0;
 };
@@ -176,7 +175,7 @@ std::uint64_t checksum(const std::vector<iovec>& pieces) {
     std::uint64_t sum = 1469598103934665603u;
     for (const iovec& piece : pieces) {
         const auto* at = static_cast<const unsigned char*>(piece.iov_base);
-        for (std::size_t i = 0; i < piece.iov_len; i += piece.iov_len > 4096 ? 61 : 1) sum = (sum ^ at[i]) * 1099511628211u;
+        for (std::size_t i = 0; i<piece.iov_len; i += piece.iov_len> 4096 ? 61 : 1) sum = (sum ^ at[i]) * 1099511628211u;
     }
     return sum;
 }
@@ -193,8 +192,8 @@ struct Sock {
     int error = 0;
     unsigned late = 0;
     std::int64_t give_up_ms = 0;
-    std::deque<Send> queue;       // not wholly written
-    std::deque<Send> unacked;     // written, waiting for the peer
+    std::deque<Send> queue;    // not wholly written
+    std::deque<Send> unacked;  // written, waiting for the peer
     std::uint64_t queued_bytes = 0, stream_bytes = 0, written_bytes = 0;
     std::uint64_t flushed_bytes = 0;  // of the stream: what a flush, or a flag of a send, has let go
 };
@@ -203,7 +202,7 @@ struct Group {
     group_attr_t attr{};
     int epoll = -1;
     std::unordered_set<Sock*> socks;
-    std::vector<Sock*> ending;    // destroyed by the application
+    std::vector<Sock*> ending;  // destroyed by the application
     std::unordered_set<Sock*> sending;
     std::atomic<unsigned> owner{0};  ///< a number of Threads, 0: nobody's yet
     bool polling = false;

@@ -10,27 +10,27 @@
 namespace xlio_double {
 
 struct Knobs {
-    std::string layout = "B";      ///< A, B, old (client only), garbage (wrong magic), crossed (slots of other layout)
+    std::string layout = "B";  ///< A, B, old (client only), garbage (wrong magic), crossed (slots of other layout)
     std::uint64_t seed = 1;
-    bool no_device = false;        ///< ENODEV, then false success, then a crash
+    bool no_device = false;  ///< ENODEV, then false success, then a crash
     bool exit_on_load = false;
-    std::string nowhere;           ///< an address that is no card's: ENODEV from bind, connect and listen
-    std::uint64_t enomem = 0;      ///< every n-th send
-    bool closed_first = false;     ///< the close before the last bytes
-    bool split = false;            ///< received pieces of random size at odd addresses
-    unsigned late = 0;             ///< polls between a socket's end and `terminated`
-    std::uint64_t pool = 4096;     ///< receive buffers
+    std::string nowhere;                  ///< an address that is no card's: ENODEV from bind, connect and listen
+    std::uint64_t enomem = 0;             ///< every n-th send
+    bool closed_first = false;            ///< the close before the last bytes
+    bool split = false;                   ///< received pieces of random size at odd addresses
+    unsigned late = 0;                    ///< polls between a socket's end and `terminated`
+    std::uint64_t pool = 4096;            ///< receive buffers
     std::uint64_t tx_bytes = UINT64_MAX;  ///< queued by one socket; beyond it ENOMEM
-    unsigned pds = 1;              ///< devices, given to sockets in turn
-    bool refuse_mr = false;        ///< ibv_reg_mr fails
-    bool strict = true;            ///< misuse stops the program
+    unsigned pds = 1;                     ///< devices, given to sockets in turn
+    bool refuse_mr = false;               ///< ibv_reg_mr fails
+    bool strict = true;                   ///< misuse stops the program
     std::uint64_t fin_wait_ms = 20'000;
-    bool memory = false;           ///< memory.cpp: without kernel sockets
-    bool comp_inside = false;      ///< completions also from send and flush
-    bool error_early = false;      ///< an accepted socket fails before its accept callback
-    bool false_start = false;      ///< no device, but the first init says 0
-    int refuse_listen = 0;         ///< listen fails with this errno
-    std::string violate;           ///< a rule of the table that is broken: inline_completes, twice, init_again, early_domain, crash
+    bool memory = false;       ///< memory.cpp: without kernel sockets
+    bool comp_inside = false;  ///< completions also from send and flush
+    bool error_early = false;  ///< an accepted socket fails before its accept callback
+    bool false_start = false;  ///< no device, but the first init says 0
+    int refuse_listen = 0;     ///< listen fails with this errno
+    std::string violate;       ///< a rule of the table that is broken: inline_completes, twice, init_again, early_domain, crash
 
     static Knobs read() {
         Knobs k;

@@ -326,14 +326,18 @@ int no_attach(std::uintptr_t, std::uintptr_t) { return fail(ENOTSUP); }
 
 void fill_memory_slots(void* (&slots)[ultra_slots], void* exit) {
     void* const all[ultra_slots] = {
-        reinterpret_cast<void*>(&init_ex),          exit,                                       reinterpret_cast<void*>(&group_create),
-        reinterpret_cast<void*>(&group_destroy),    reinterpret_cast<void*>(&group_poll),       reinterpret_cast<void*>(&sock_create),
-        reinterpret_cast<void*>(&sock_destroy),     reinterpret_cast<void*>(&sock_update),      reinterpret_cast<void*>(&sock_setsockopt),
-        reinterpret_cast<void*>(&sock_getsockname), reinterpret_cast<void*>(&sock_getpeername), reinterpret_cast<void*>(&sock_bind),
-        reinterpret_cast<void*>(&sock_connect),     reinterpret_cast<void*>(&sock_listen),      reinterpret_cast<void*>(&sock_get_pd),
-        reinterpret_cast<void*>(&no_move),          reinterpret_cast<void*>(&no_attach),        reinterpret_cast<void*>(&sock_send),
-        reinterpret_cast<void*>(&sock_sendv),       reinterpret_cast<void*>(&group_flush),      reinterpret_cast<void*>(&sock_flush),
-        reinterpret_cast<void*>(&sock_buf_free),    reinterpret_cast<void*>(&group_buf_free),
+        reinterpret_cast<void*>(&init_ex),          exit,
+        reinterpret_cast<void*>(&group_create),     reinterpret_cast<void*>(&group_destroy),
+        reinterpret_cast<void*>(&group_poll),       reinterpret_cast<void*>(&sock_create),
+        reinterpret_cast<void*>(&sock_destroy),     reinterpret_cast<void*>(&sock_update),
+        reinterpret_cast<void*>(&sock_setsockopt),  reinterpret_cast<void*>(&sock_getsockname),
+        reinterpret_cast<void*>(&sock_getpeername), reinterpret_cast<void*>(&sock_bind),
+        reinterpret_cast<void*>(&sock_connect),     reinterpret_cast<void*>(&sock_listen),
+        reinterpret_cast<void*>(&sock_get_pd),      reinterpret_cast<void*>(&no_move),
+        reinterpret_cast<void*>(&no_attach),        reinterpret_cast<void*>(&sock_send),
+        reinterpret_cast<void*>(&sock_sendv),       reinterpret_cast<void*>(&group_flush),
+        reinterpret_cast<void*>(&sock_flush),       reinterpret_cast<void*>(&sock_buf_free),
+        reinterpret_cast<void*>(&group_buf_free),
     };
     std::memcpy(slots, all, sizeof all);
 }

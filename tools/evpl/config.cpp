@@ -20,8 +20,8 @@ std::vector<Row> all_settings() {
     std::vector<Row> rows;
     evpl::Config::describe(
         [](void* context, const evpl::ConfigValue& one) {
-            static_cast<std::vector<Row>*>(context)->push_back({std::string(one.name), std::string(one.value), std::string(one.help),
-                                                               std::string(one.range), evpl::name_of(one.origin), std::string(one.where)});
+            static_cast<std::vector<Row>*>(context)->push_back({std::string(one.name), std::string(one.value), std::string(one.help), std::string(one.range),
+                                                                evpl::name_of(one.origin), std::string(one.where)});
         },
         &rows);
     return rows;
@@ -51,15 +51,19 @@ int run_config(bool json) {
     if (json) {
         nlohmann::ordered_json settings = nlohmann::ordered_json::array(), wrong = nlohmann::ordered_json::array();
         for (const Row& row : rows)
-            settings.push_back({{"name", row.name}, {"variable", variable_of(row.name)}, {"value", row.value}, {"origin", row.origin},
-                                {"where", row.where}, {"help", row.help}, {"range", row.range}});
+            settings.push_back({{"name", row.name},
+                                {"variable", variable_of(row.name)},
+                                {"value", row.value},
+                                {"origin", row.origin},
+                                {"where", row.where},
+                                {"help", row.help},
+                                {"range", row.range}});
         for (const auto& [code, sentence] : faults) wrong.push_back({{"code", code}, {"sentence", sentence}});
         const nlohmann::ordered_json document{{"settings", settings}, {"faults", wrong}};
         fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
     } else {
         for (const Row& row : rows)
-            fmt::print("{:27} {:12} {:8} {}\n", row.name, row.value.empty() ? "-" : row.value, row.origin,
-                       row.where.empty() ? row.help : row.where);
+            fmt::print("{:27} {:12} {:8} {}\n", row.name, row.value.empty() ? "-" : row.value, row.origin, row.where.empty() ? row.help : row.where);
     }
     std::fflush(stdout);
     for (const auto& [code, sentence] : faults) fail(sentence);

@@ -81,7 +81,9 @@ public:
     static std::optional<std::int64_t> number_in(const std::string& text) {
         try {
             return std::stoll(text);
-        } catch (const std::exception&) { return std::nullopt; }
+        } catch (const std::exception&) {
+            return std::nullopt;
+        }
     }
 
 private:
@@ -91,9 +93,7 @@ private:
 
 using Findings = std::vector<Finding>;
 
-Finding unknown(std::string topic, std::string item, std::string why) {
-    return {std::move(topic), std::move(item), "-", Rating::unknown, std::move(why), ""};
-}
+Finding unknown(std::string topic, std::string item, std::string why) { return {std::move(topic), std::move(item), "-", Rating::unknown, std::move(why), ""}; }
 
 // -- limits of a process -------------------------------------------------------------------------------------------
 
@@ -139,8 +139,9 @@ void look_at_memlock(const Machine& machine, Findings& found) {
     if (limit->soft < wanted) {
         one.rating = rdma ? Rating::problem : Rating::better;
         one.why = "memory registered with a device (RDMA, io_uring) is locked and counts against it";
-        one.command = "echo '* - memlock unlimited' > /etc/security/limits.d/evpl-memlock.conf   # then log in anew; "
-                      "LimitMEMLOCK=infinity in a systemd unit";
+        one.command =
+            "echo '* - memlock unlimited' > /etc/security/limits.d/evpl-memlock.conf   # then log in anew; "
+            "LimitMEMLOCK=infinity in a systemd unit";
     }
     found.push_back(one);
 }
@@ -148,12 +149,12 @@ void look_at_memlock(const Machine& machine, Findings& found) {
 // -- sysctls -------------------------------------------------------------------------------------------------------
 
 struct Sysctl {
-    const char* name;          ///< net.core.somaxconn
-    std::size_t field;         ///< of several numbers in the file
-    std::int64_t good;         ///< from here: ok
-    std::int64_t bearable;     ///< below: a problem
+    const char* name;       ///< net.core.somaxconn
+    std::size_t field;      ///< of several numbers in the file
+    std::int64_t good;      ///< from here: ok
+    std::int64_t bearable;  ///< below: a problem
     const char* why;
-    const char* set;           ///< the value that mends it
+    const char* set;  ///< the value that mends it
 };
 constexpr Sysctl sysctls[] = {
     {"net.core.somaxconn", 0, 4096, 128, "connections that wait to be accepted; beyond it the kernel drops them", "4096"},
@@ -227,8 +228,8 @@ void look_at_huge_pages(const Machine& machine, Findings& found) {
     if (free < 0 && !transparent) return found.push_back(unknown("memory", "huge pages", "this kernel does not tell"));
     const bool reserved = free > 0;
     const bool by_itself = transparent && transparent->find("[always]") != std::string::npos;  // slabs ask for reserved ones only
-    Finding one{"memory", "huge pages", fmt::format("{} free, transparent: {}", std::max<std::int64_t>(free, 0), transparent.value_or("absent")),
-                Rating::ok, "", ""};
+    Finding one{"memory",   "huge pages", fmt::format("{} free, transparent: {}", std::max<std::int64_t>(free, 0), transparent.value_or("absent")),
+                Rating::ok, "",           ""};
     if (!reserved && !by_itself) {
         one.rating = Rating::better;
         one.why = "slabs then lie in small pages, and large transfers miss the TLB more often";
@@ -239,8 +240,7 @@ void look_at_huge_pages(const Machine& machine, Findings& found) {
 
 void look_at_numa(const Machine& machine, Findings& found) {
     std::size_t nodes = 0;
-    for (const std::string& name : machine.names("sys/devices/system/node"))
-        nodes += name.starts_with("node") && Machine::number_in(name.substr(4)) ? 1 : 0;
+    for (const std::string& name : machine.names("sys/devices/system/node")) nodes += name.starts_with("node") && Machine::number_in(name.substr(4)) ? 1 : 0;
     if (nodes == 0) return found.push_back(unknown("cpu", "NUMA", "this kernel does not tell"));
     const bool balancing = machine.number("proc/sys/kernel/numa_balancing").value_or(0) != 0;
     Finding one{"cpu", "NUMA", counted(nodes, "node") + (nodes > 1 ? balancing ? ", balancing on" : ", balancing off" : ""), Rating::ok, "", ""};
@@ -435,8 +435,8 @@ Rating overall(const Findings& found) {
 void print_json(const Findings& found) {
     nlohmann::ordered_json items = nlohmann::ordered_json::array();
     for (const Finding& one : found)
-        items.push_back({{"topic", one.topic}, {"item", one.item}, {"value", one.value}, {"rating", name_of(one.rating)}, {"why", one.why},
-                         {"command", one.command}});
+        items.push_back(
+            {{"topic", one.topic}, {"item", one.item}, {"value", one.value}, {"rating", name_of(one.rating)}, {"why", one.why}, {"command", one.command}});
     const nlohmann::ordered_json document{{"overall", name_of(overall(found))}, {"items", items}};
     fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
@@ -447,11 +447,9 @@ void print_text(const Findings& found) {
         if (!one.why.empty()) fmt::print("{:17}why:  {}\n", "", one.why);
         if (!one.command.empty()) fmt::print("{:17}mend: {}\n", "", one.command);
     }
-    const auto count = [&found](Rating rating) {
-        return std::count_if(found.begin(), found.end(), [rating](const Finding& f) { return f.rating == rating; });
-    };
-    fmt::print("\noverall: {} ({} ok, {} could be better, {} a problem, {} not known)\n", name_of(overall(found)), count(Rating::ok),
-               count(Rating::better), count(Rating::problem), count(Rating::unknown));
+    const auto count = [&found](Rating rating) { return std::count_if(found.begin(), found.end(), [rating](const Finding& f) { return f.rating == rating; }); };
+    fmt::print("\noverall: {} ({} ok, {} could be better, {} a problem, {} not known)\n", name_of(overall(found)), count(Rating::ok), count(Rating::better),
+               count(Rating::problem), count(Rating::unknown));
 }
 
 }  // namespace

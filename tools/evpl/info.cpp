@@ -13,9 +13,7 @@
 namespace tool {
 namespace {
 
-const char* name_of(evpl::Kind kind) {
-    return kind == evpl::Kind::stream ? "stream" : kind == evpl::Kind::message ? "message" : "datagram";
-}
+const char* name_of(evpl::Kind kind) { return kind == evpl::Kind::stream ? "stream" : kind == evpl::Kind::message ? "message" : "datagram"; }
 
 /// Capabilities in the words of transport_info.hpp.
 constexpr std::pair<const char*, bool evpl::Caps::*> abilities[] = {
@@ -34,10 +32,8 @@ constexpr std::pair<const char*, bool evpl::Caps::*> abilities[] = {
     {"remote_invalidate", &evpl::Caps::remote_invalidate},
 };
 constexpr std::pair<const char*, std::uint32_t evpl::Caps::*> limits[] = {
-    {"message_bytes_max", &evpl::Caps::message_bytes_max},
-    {"inline_bytes_max", &evpl::Caps::inline_bytes_max},
-    {"copy_bytes_max", &evpl::Caps::copy_bytes_max},
-    {"private_data_bytes_max", &evpl::Caps::private_data_bytes_max},
+    {"message_bytes_max", &evpl::Caps::message_bytes_max}, {"inline_bytes_max", &evpl::Caps::inline_bytes_max},
+    {"copy_bytes_max", &evpl::Caps::copy_bytes_max},       {"private_data_bytes_max", &evpl::Caps::private_data_bytes_max},
     {"remote_reads_max", &evpl::Caps::remote_reads_max},
 };
 
@@ -45,8 +41,7 @@ nlohmann::ordered_json json_of(const evpl::TransportInfo& one) {
     nlohmann::ordered_json caps{{"kind", name_of(one.caps.kind)}};
     for (const auto& [name, member] : abilities) caps[name] = one.caps.*member;
     for (const auto& [name, member] : limits) caps[name] = one.caps.*member;
-    return {{"scheme", one.scheme}, {"summary", one.summary}, {"present", one.present},
-            {"reason", one.reason}, {"remedy", one.remedy},   {"caps", caps}};
+    return {{"scheme", one.scheme}, {"summary", one.summary}, {"present", one.present}, {"reason", one.reason}, {"remedy", one.remedy}, {"caps", caps}};
 }
 
 std::string abilities_text(const evpl::Caps& caps) {

@@ -40,18 +40,15 @@ CLI::Validator size(std::uint64_t most) {
             const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
             const std::string unit = text.substr(digits);
             const int shift = unit.empty() ? 0 : unit == "k" || unit == "K" ? 10 : unit == "m" || unit == "M" ? 20 : -1;
-            const std::uint64_t value =
-                digits > 0 && digits < 10 && shift >= 0 ? std::stoull(text.substr(0, digits)) << shift : 0;
-            if (value == 0 || value > most)
-                return fmt::format("{} is not a size from 1 to {} bytes (64, 64k, 1M)", text, most);
+            const std::uint64_t value = digits > 0 && digits < 10 && shift >= 0 ? std::stoull(text.substr(0, digits)) << shift : 0;
+            if (value == 0 || value > most) return fmt::format("{} is not a size from 1 to {} bytes (64, 64k, 1M)", text, most);
             text = std::to_string(value);
             return std::string();
         },
         "BYTES", "size");
 }
 
-const std::map<std::string, evpl::Mode> modes{
-    {"hybrid", evpl::Mode::hybrid}, {"poll", evpl::Mode::poll}, {"event", evpl::Mode::event}};
+const std::map<std::string, evpl::Mode> modes{{"hybrid", evpl::Mode::hybrid}, {"poll", evpl::Mode::poll}, {"event", evpl::Mode::event}};
 
 void add_mode(CLI::App& app, evpl::Mode& mode) {
     app.add_option("--mode", mode, "how loops wait: hybrid polls while that pays, poll never sleeps, event never spins")
@@ -65,8 +62,7 @@ struct InfoOptions {
 };
 
 void add_info(CLI::App& app, InfoOptions& options, int& status) {
-    CLI::App* info =
-        app.add_subcommand("info", "Show every transport: present or not, why, and what would change that");
+    CLI::App* info = app.add_subcommand("info", "Show every transport: present or not, why, and what would change that");
     info->add_flag("--json", options.json, "print JSON");
     info->add_flag("--config", options.config, "show every setting instead: its value in force and where that comes from");
     info->callback([&options, &status] { status = options.config ? run_config(options.json) : run_info(options.json); });
@@ -81,8 +77,7 @@ void add_doctor(CLI::App& app, DoctorOptions& options, int& status) {
 
 void add_echo(CLI::App& app, EchoOptions& options, int& status) {
     CLI::App* echo = app.add_subcommand("echo", "Serve: send back what comes, until SIGTERM or SIGINT");
-    echo->add_option("--listen", options.listen,
-                     "endpoint to listen on, for example tcp://127.0.0.1:7000; may be repeated")
+    echo->add_option("--listen", options.listen, "endpoint to listen on, for example tcp://127.0.0.1:7000; may be repeated")
         ->required()
         ->expected(1)
         ->take_all()
@@ -91,48 +86,30 @@ void add_echo(CLI::App& app, EchoOptions& options, int& status) {
         ->check(number(1, 1024))
         ->option_text("N (1)");
     add_mode(*echo, options.mode);
-    echo->add_option("--pin", options.pin, "pin thread i to the i-th of these CPUs")
-        ->delimiter(',')
-        ->check(number(0, 4095))
-        ->option_text("CPU,...");
-    echo->add_option("--drain", options.drain_s, "at the end, let peers finish for up to so many seconds")
-        ->check(number(0, 86400))
-        ->option_text("SECONDS (0)");
+    echo->add_option("--pin", options.pin, "pin thread i to the i-th of these CPUs")->delimiter(',')->check(number(0, 4095))->option_text("CPU,...");
+    echo->add_option("--drain", options.drain_s, "at the end, let peers finish for up to so many seconds")->check(number(0, 86400))->option_text("SECONDS (0)");
     echo->callback([&options, &status] { status = run_echo(options); });
 }
 
 void add_perf(CLI::App& app, PerfOptions& options, int& status) {
     CLI::App* perf = app.add_subcommand("perf", "Measure against `evpl echo`, or all transports of this machine");
-    CLI::Option* all =
-        perf->add_flag("--all", options.all, "measure every present transport against a server in this process");
-    CLI::Option* connect =
-        perf->add_option("--connect", options.url, "server to measure against")->option_text("URL")->excludes(all);
+    CLI::Option* all = perf->add_flag("--all", options.all, "measure every present transport against a server in this process");
+    CLI::Option* connect = perf->add_option("--connect", options.url, "server to measure against")->option_text("URL")->excludes(all);
     const auto add = [&](const char* name, auto& value, const char* text, const char* shown) {
         return perf->add_option(name, value, text)->option_text(shown)->needs(connect);
     };
     add("--test", options.test, "latency, rate, stream or connect; without it: latency, then rate", "TEST")
         ->check(CLI::IsMember({"latency", "rate", "stream", "connect"}).description("latency|rate|stream|connect"));
-    add("--size", options.size, "bytes of a message (64; stream 64k, datagrams 1400)", "BYTES")
-        ->transform(size(16u << 20));
-    add("--depth", options.depth, "messages in flight per connection (latency 1, rate 64, stream 16)", "N")
-        ->check(number(1, 65536));
+    add("--size", options.size, "bytes of a message (64; stream 64k, datagrams 1400)", "BYTES")->transform(size(16u << 20));
+    add("--depth", options.depth, "messages in flight per connection (latency 1, rate 64, stream 16)", "N")->check(number(1, 65536));
     add("--connections", options.connections, "connections", "N (1)")->check(number(1, 1000000));
     add("--threads", options.threads, "threads of this client", "N (1)")->check(number(1, 1024));
-    perf->add_option("--time", options.seconds, "seconds to measure")
-        ->check(number(0.01, 86400))
-        ->option_text("SECONDS (1)");
-    perf->add_option("--warmup", options.warmup_s, "seconds before that, not counted")
-        ->check(number(0, 3600))
-        ->option_text("SECONDS (0.2)");
-    add("--count", options.count, "measure so many messages instead of a time", "N")
-        ->check(number(1, 1e15))
-        ->excludes("--time");
-    add("--rate", options.rate, "send so many per second whatever comes back; times count from when a message was due",
-        "N")
-        ->check(number(0.01, 1e9));
+    perf->add_option("--time", options.seconds, "seconds to measure")->check(number(0.01, 86400))->option_text("SECONDS (1)");
+    perf->add_option("--warmup", options.warmup_s, "seconds before that, not counted")->check(number(0, 3600))->option_text("SECONDS (0.2)");
+    add("--count", options.count, "measure so many messages instead of a time", "N")->check(number(1, 1e15))->excludes("--time");
+    add("--rate", options.rate, "send so many per second whatever comes back; times count from when a message was due", "N")->check(number(0.01, 1e9));
     add_mode(*perf, options.mode);
-    perf->add_option("--json", options.json, "write results as JSON; - is standard output, instead of the table")
-        ->option_text("FILE");
+    perf->add_option("--json", options.json, "write results as JSON; - is standard output, instead of the table")->option_text("FILE");
     perf->add_option("--seed", options.seed, "of the bytes that are sent")->option_text("N (1)");
     perf->add_flag("--progress", options.progress, "show progress each second although standard error is no terminal");
     perf->callback([&options, &status, connect] {
@@ -190,12 +167,13 @@ int run(int argc, char** argv) {
     add_perf(app, perf, status);
     add_selftest(app, selftest, status);
     add_help(app, topic);
-    app.require_subcommand(
-        0, 1);  // none is for us to refuse: CLI11 would rather complain of that than of what it did not understand
+    app.require_subcommand(0, 1);  // none is for us to refuse: CLI11 would rather complain of that than of what it did not understand
     try {
         app.parse(argc, argv);
         if (app.get_subcommands().empty()) throw CLI::RequiredError("a command (info, doctor, echo, perf, selftest or help)");
-    } catch (const CLI::Error& error) { return error.get_exit_code() == 0 ? app.exit(error) : refuse(error); }
+    } catch (const CLI::Error& error) {
+        return error.get_exit_code() == 0 ? app.exit(error) : refuse(error);
+    }
     return status;
 }
 
@@ -205,5 +183,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
     try {
         return tool::run(argc, argv);
-    } catch (const std::exception& error) { return tool::fail(error.what()); }
+    } catch (const std::exception& error) {
+        return tool::fail(error.what());
+    }
 }

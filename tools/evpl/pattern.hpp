@@ -26,9 +26,7 @@ public:
     }
 
     /// Bytes [at, at + n), n up to one period.
-    std::span<const std::byte> bytes(std::uint64_t at, std::size_t n) const noexcept {
-        return std::span(table_).subspan(at % period, n);
-    }
+    std::span<const std::byte> bytes(std::uint64_t at, std::size_t n) const noexcept { return std::span(table_).subspan(at % period, n); }
 
     /// How many bytes of `got` agree with the pattern from `at` on: got.size() when all is well.
     std::size_t agreeing(std::uint64_t at, std::span<const std::byte> got) const noexcept {
@@ -36,8 +34,7 @@ public:
             const std::size_t n = std::min(got.size() - done, period);
             const auto want = bytes(at + done, n);
             if (std::memcmp(want.data(), got.data() + done, n) != 0) {
-                return done +
-                       std::size_t(std::mismatch(want.begin(), want.end(), got.begin() + done).first - want.begin());
+                return done + std::size_t(std::mismatch(want.begin(), want.end(), got.begin() + done).first - want.begin());
             }
             done += n;
         }

@@ -41,9 +41,7 @@ Plan plan_of(const PerfOptions& options, Test test, const std::string& url) {
     plan.threads = std::min(options.threads, options.connections);
     plan.seconds = options.seconds;
     plan.count = options.count;
-    plan.warmup_s = options.warmup_s >= 0 ? options.warmup_s
-                    : options.count > 0   ? 0
-                                          : std::min(0.2, options.seconds / 5);
+    plan.warmup_s = options.warmup_s >= 0 ? options.warmup_s : options.count > 0 ? 0 : std::min(0.2, options.seconds / 5);
     plan.rate = options.rate;
     plan.seed = options.seed;
     plan.mode = options.mode;
@@ -81,8 +79,7 @@ private:
 /// What the options say that no measurement can do; empty when all is well.
 std::string refusal(const PerfOptions& options, const std::vector<Test>& tests) {
     if (!is_datagram(options.url)) return {};
-    if (options.size > 0 && options.size < 8)
-        return fmt::format("--size {}: a datagram carries its number, so 8 bytes are the least", options.size);
+    if (options.size > 0 && options.size < 8) return fmt::format("--size {}: a datagram carries its number, so 8 bytes are the least", options.size);
     for (const Test test : tests)
         if (test == Test::connect) return fmt::format("--test connect: {} has no connections", options.url);
     return {};
@@ -99,8 +96,7 @@ std::string transport_of(const std::string& url) { return url.substr(0, url.find
 int run_against_server(const PerfOptions& options) {
     const std::vector<Test> tests = tests_of(options.test);
     evpl::Diagnostic why;
-    if (!evpl::Endpoint::parse(options.url, &why))
-        return fail(fmt::format("--connect {}: {}", options.url, why.view())), exit_usage;
+    if (!evpl::Endpoint::parse(options.url, &why)) return fail(fmt::format("--connect {}: {}", options.url, why.view())), exit_usage;
     if (const std::string no = refusal(options, tests); !no.empty()) return fail(no), exit_usage;
     JsonOutput json;
     if (!json.open(options.json)) return exit_failure;
@@ -186,8 +182,7 @@ int run_overview(const PerfOptions& options) {
     if (!json.open(options.json)) return exit_failure;
     const bool print = !json.to_stdout();
     std::vector<Plan> columns;
-    for (const Test test : {Test::latency, Test::rate, Test::stream, Test::connect})
-        columns.push_back(plan_of(options, test, "tcp://"));
+    for (const Test test : {Test::latency, Test::rate, Test::stream, Test::connect}) columns.push_back(plan_of(options, test, "tcp://"));
     const OverviewTable table(columns);
     if (print) {
         fmt::print(
@@ -225,8 +220,7 @@ int run_overview(const PerfOptions& options) {
     if (status != 0) {
         std::fflush(stdout);
         for (const Cell& cell : cells)
-            if (!cell.outcome.failure.empty())
-                fail(fmt::format("{} over {}: {}", name_of(cell.plan.test), cell.transport, cell.outcome.failure));
+            if (!cell.outcome.failure.empty()) fail(fmt::format("{} over {}: {}", name_of(cell.plan.test), cell.transport, cell.outcome.failure));
     }
     return status;
 }

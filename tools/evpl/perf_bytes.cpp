@@ -8,8 +8,7 @@ bool Checker::take(const evpl::Chain& bytes) {
     for (const evpl::Buffer& slice : bytes) {
         const std::size_t good = worker_.pattern().agreeing(start_ + received_, slice.bytes());
         if (good < slice.size()) {
-            worker_.corrupt(fmt::format("wrong bytes came back from {}: byte {} of the connection differs",
-                                        worker_.plan().url, received_ + good));
+            worker_.corrupt(fmt::format("wrong bytes came back from {}: byte {} of the connection differs", worker_.plan().url, received_ + good));
             return false;
         }
         received_ += slice.size();

@@ -23,20 +23,15 @@ std::unique_ptr<Channel> make_channel(Worker& worker, std::uint32_t index) {
 
 }  // namespace
 
-std::int64_t Channel::sent_time(std::uint64_t n, std::int64_t really) const {
-    return worker_.plan().rate > 0 ? worker_.due_time(*this, n) : really;
-}
+std::int64_t Channel::sent_time(std::uint64_t n, std::int64_t really) const { return worker_.plan().rate > 0 ? worker_.due_time(*this, n) : really; }
 
-bool Channel::may_send(std::int64_t now) {
-    return (worker_.plan().rate == 0 || worker_.due(*this, now)) && worker_.take_one();
-}
+bool Channel::may_send(std::int64_t now) { return (worker_.plan().rate == 0 || worker_.due(*this, now)) && worker_.take_one(); }
 
 void Channel::record(std::uint64_t n, std::int64_t sent_at, std::int64_t now) {
     if (measured(n)) worker_.record(now - sent_at);
 }
 
-Worker::Worker(const Plan& plan, Team& team, const Pattern& pattern, std::uint32_t first, std::uint32_t channels,
-               std::uint64_t quota)
+Worker::Worker(const Plan& plan, Team& team, const Pattern& pattern, std::uint32_t first, std::uint32_t channels, std::uint64_t quota)
     : plan_(plan), team_(team), pattern_(pattern), leads_(first == 0), quota_(quota) {
     for (std::uint32_t i = 0; i < channels; ++i) channels_.push_back(make_channel(*this, first + i));
 }
@@ -141,9 +136,8 @@ void Worker::show_progress(std::int64_t now) {
     const std::uint64_t replies = team_.replies.load(std::memory_order_relaxed);
     const double rate = double(replies - replies_shown_) * second_ns / double(now - last_shown_);
     const bool terminal = isatty(STDERR_FILENO) != 0;
-    fmt::print(stderr, "{}{:4.0f} s  {:>12} {}/s{}", terminal ? "\r\033[K" : "", double(now - began_) / second_ns,
-               grouped(std::uint64_t(rate)), plan_.test == Test::connect ? "connections" : "messages",
-               terminal ? "" : "\n");
+    fmt::print(stderr, "{}{:4.0f} s  {:>12} {}/s{}", terminal ? "\r\033[K" : "", double(now - began_) / second_ns, grouped(std::uint64_t(rate)),
+               plan_.test == Test::connect ? "connections" : "messages", terminal ? "" : "\n");
     replies_shown_ = replies;
     last_shown_ = now;
 }
@@ -227,8 +221,7 @@ Outcome measure(const Plan& plan) {
         }
         evpl::Loop loop(options.loop);
         loop.post([&worker = *workers[0], &loop] { worker.start(loop); });
-        if (loop.run() != 0 && workers[0]->out.failure.empty())
-            workers[0]->out.failure = std::string(loop.last_failure());
+        if (loop.run() != 0 && workers[0]->out.failure.empty()) workers[0]->out.failure = std::string(loop.last_failure());
         for (evpl::Thread& thread : threads) thread.join();
     }
     for (const auto& worker : workers) merge(*all, worker->out);

@@ -66,8 +66,7 @@ struct Team {
 /// One thread's part of a measurement: a loop, its channels and its results.
 class Worker {
 public:
-    Worker(const Plan& plan, Team& team, const Pattern& pattern, std::uint32_t first, std::uint32_t channels,
-           std::uint64_t quota);
+    Worker(const Plan& plan, Team& team, const Pattern& pattern, std::uint32_t first, std::uint32_t channels, std::uint64_t quota);
     ~Worker();
 
     /// Opens the channels; the loop stops when all is done. Thread: the loop's, like all but the results.

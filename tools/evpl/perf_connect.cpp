@@ -16,8 +16,7 @@ public:
     void on_open(evpl::Connection& peer) {
         was_open_ = true;
         const evpl::Flow flow = send_message(worker_, peer, start_of(sent_));
-        if (!flow && !flow.paused())
-            worker_.failed(fmt::format("cannot send to {}: {}", worker_.plan().url, name_of(flow.error())));
+        if (!flow && !flow.paused()) worker_.failed(fmt::format("cannot send to {}: {}", worker_.plan().url, name_of(flow.error())));
     }
     void on_recv(evpl::Connection& peer) {
         evpl::Chain bytes;
@@ -52,9 +51,7 @@ private:
         checker_ = std::make_unique<Checker>(worker_, start_of(sent_));
         auto made = evpl::connect(worker_.loop(), worker_.plan().url, *this, connect_limit);
         busy_ = bool(made);
-        if (!made)
-            worker_.failed(
-                fmt::format("cannot connect to {}: {}", worker_.plan().url, reason_of(worker_.loop(), made.error())));
+        if (!made) worker_.failed(fmt::format("cannot connect to {}: {}", worker_.plan().url, reason_of(worker_.loop(), made.error())));
     }
     void retry() {
         worker_.count_retry();
@@ -71,8 +68,6 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Channel> make_connect_channel(Worker& worker, std::uint32_t index) {
-    return std::make_unique<ConnectChannel>(worker, index);
-}
+std::unique_ptr<Channel> make_connect_channel(Worker& worker, std::uint32_t index) { return std::make_unique<ConnectChannel>(worker, index); }
 
 }  // namespace tool

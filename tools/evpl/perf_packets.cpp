@@ -14,24 +14,20 @@ class PacketChannel : public Channel {
 public:
     static constexpr std::uint32_t header_bytes = 8;  ///< number << 16 | slot
 
-    PacketChannel(Worker& worker, std::uint32_t index)
-        : Channel(worker, index), slots_(worker.plan().depth), packet_(worker.plan().size) {
+    PacketChannel(Worker& worker, std::uint32_t index) : Channel(worker, index), slots_(worker.plan().depth), packet_(worker.plan().size) {
         for (std::uint32_t i = 0; i < slots_.size(); ++i) free_.push_back(std::uint16_t(slots_.size() - 1 - i));
     }
 
     void open() override {
         auto made = evpl::connect_datagram(worker_.loop(), worker_.plan().url, *this, connect_limit);
-        if (!made)
-            return worker_.failed(
-                fmt::format("cannot connect to {}: {}", worker_.plan().url, reason_of(worker_.loop(), made.error())));
+        if (!made) return worker_.failed(fmt::format("cannot connect to {}: {}", worker_.plan().url, reason_of(worker_.loop(), made.error())));
         socket_ = *made;
     }
 
     void on_open(evpl::Datagram& socket) {
         const std::uint32_t most = socket.caps().message_bytes_max;
         if (most > 0 && worker_.plan().size > most)
-            return worker_.failed(fmt::format("--size {}: datagrams of {} have at most {} bytes", worker_.plan().size,
-                                              socket.transport(), most));
+            return worker_.failed(fmt::format("--size {}: datagrams of {} have at most {} bytes", worker_.plan().size, socket.transport(), most));
         was_open_ = true;
         worker_.opened();
     }
@@ -69,9 +65,7 @@ private:
         slots_[slot].busy = false;
         free_.push_back(slot);
     }
-    std::uint64_t pattern_at(std::uint64_t number) const {
-        return start_of(index_) + number * worker_.plan().size + header_bytes;
-    }
+    std::uint64_t pattern_at(std::uint64_t number) const { return start_of(index_) + number * worker_.plan().size + header_bytes; }
 
     void send(evpl::Datagram& socket, std::int64_t now) {
         while (!free_.empty() && may_send(now)) {
@@ -100,17 +94,14 @@ private:
     void take(const evpl::Packet& packet, std::int64_t now) {
         std::uint64_t header = 0;
         const auto bytes = packet.bytes.bytes();
-        const auto wrong = [&](const char* what) {
-            worker_.corrupt(fmt::format("{} came back from {}", what, worker_.plan().url));
-        };
+        const auto wrong = [&](const char* what) { worker_.corrupt(fmt::format("{} came back from {}", what, worker_.plan().url)); };
         if (bytes.size() != packet_.size() || packet.truncated) return wrong("a datagram of another size");
         std::memcpy(&header, bytes.data(), header_bytes);
         const std::uint64_t number = header >> 16;
         const auto slot = std::uint16_t(header);
         if (slot >= slots_.size() || number >= sent_) return wrong("a datagram that was never sent");
         const auto body = bytes.subspan(header_bytes);
-        if (worker_.pattern().agreeing(pattern_at(number), body) < body.size())
-            return wrong("a datagram with wrong bytes");
+        if (worker_.pattern().agreeing(pattern_at(number), body) < body.size()) return wrong("a datagram with wrong bytes");
         if (!slots_[slot].busy || slots_[slot].number != number) return worker_.count_late();
         answered_any_ = true;
         worker_.count_reply();
@@ -127,8 +118,6 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Channel> make_packet_channel(Worker& worker, std::uint32_t index) {
-    return std::make_unique<PacketChannel>(worker, index);
-}
+std::unique_ptr<Channel> make_packet_channel(Worker& worker, std::uint32_t index) { return std::make_unique<PacketChannel>(worker, index); }
 
 }  // namespace tool

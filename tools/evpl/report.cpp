@@ -92,19 +92,14 @@ const char* name_of(Test test) noexcept {
     return names[std::size_t(test)];
 }
 
-std::string machine_text() {
-    return fmt::format("evpl {} on {} x {}, {}", evpl::version(), std::thread::hardware_concurrency(), cpu_name(),
-                       kernel_name());
-}
+std::string machine_text() { return fmt::format("evpl {} on {} x {}, {}", evpl::version(), std::thread::hardware_concurrency(), cpu_name(), kernel_name()); }
 
 std::string what_text(const Plan& plan) {
     const std::string size = size_text(plan.size);
-    std::string text =
-        plan.test == Test::connect ? fmt::format("connect, exchange {}, close, and again", size)
-        : plan.rate > 0 ? fmt::format("{} messages at {}/s, timed from when each was due to its echo", size, plan.rate)
-        : plan.depth == 1
-            ? fmt::format("one {} message at a time, timed from send to its echo", size)
-            : fmt::format("{} messages, up to {} in flight, each timed from send to its echo", size, plan.depth);
+    std::string text = plan.test == Test::connect ? fmt::format("connect, exchange {}, close, and again", size)
+                       : plan.rate > 0            ? fmt::format("{} messages at {}/s, timed from when each was due to its echo", size, plan.rate)
+                       : plan.depth == 1          ? fmt::format("one {} message at a time, timed from send to its echo", size)
+                                                  : fmt::format("{} messages, up to {} in flight, each timed from send to its echo", size, plan.depth);
     if (plan.connections > 1) text += fmt::format(", on each of {} connections", grouped(plan.connections));
     if (plan.threads > 1) text += fmt::format(" in {} threads", plan.threads);
     return text;
@@ -115,8 +110,8 @@ void print_cell(const Cell& cell) {
     fmt::print("\n{} over {}: {}\n", name_of(cell.plan.test), cell.transport, what_text(cell.plan));
     if (!outcome.failure.empty() && outcome.messages() == 0) return;
     const bool connects = cell.plan.test == Test::connect;
-    fmt::print("  {} in {}: {}/s", counted(outcome.messages(), connects ? "connection" : "message"),
-               time_text(outcome.seconds * 1e9), grouped(std::uint64_t(outcome.per_second())));
+    fmt::print("  {} in {}: {}/s", counted(outcome.messages(), connects ? "connection" : "message"), time_text(outcome.seconds * 1e9),
+               grouped(std::uint64_t(outcome.per_second())));
     if (!connects) fmt::print(", {:.1f} MB/s each way", megabytes_per_second(cell));
     const std::string loss = loss_text(outcome);
     fmt::print("{}{}\n", loss.empty() ? "" : "; ", loss);
@@ -134,22 +129,22 @@ void OverviewTable::print_header() const {
     std::string above = fmt::format("{:10}", ""), below = fmt::format("{:10}", "transport");
     for (const Plan& plan : plans_) {
         switch (plan.test) {
-            case Test::latency:
-                above += fmt::format("  {:^38}", fmt::format("round trip, {} alone", size_text(plan.size)));
-                below += fmt::format("  {:>8}{:>10}{:>10}{:>10}", "p50", "p99", "p99.9", "max");
-                break;
-            case Test::rate:
-                above += fmt::format("  {:^22}", fmt::format("{}, {} in flight", size_text(plan.size), plan.depth));
-                below += fmt::format("  {:>12}{:>10}", "messages/s", "p99");
-                break;
-            case Test::stream:
-                above += fmt::format("  {:>13}", size_text(plan.size));
-                below += fmt::format("  {:>13}", "MB/s each way");
-                break;
-            case Test::connect:
-                above += fmt::format("  {:>10}", "connect");
-                below += fmt::format("  {:>10}", "per second");
-                break;
+        case Test::latency:
+            above += fmt::format("  {:^38}", fmt::format("round trip, {} alone", size_text(plan.size)));
+            below += fmt::format("  {:>8}{:>10}{:>10}{:>10}", "p50", "p99", "p99.9", "max");
+            break;
+        case Test::rate:
+            above += fmt::format("  {:^22}", fmt::format("{}, {} in flight", size_text(plan.size), plan.depth));
+            below += fmt::format("  {:>12}{:>10}", "messages/s", "p99");
+            break;
+        case Test::stream:
+            above += fmt::format("  {:>13}", size_text(plan.size));
+            below += fmt::format("  {:>13}", "MB/s each way");
+            break;
+        case Test::connect:
+            above += fmt::format("  {:>10}", "connect");
+            below += fmt::format("  {:>10}", "per second");
+            break;
         }
     }
     fmt::print("{}\n{}\n", above, below);
@@ -166,20 +161,13 @@ void OverviewTable::print_row(const std::string& transport, const std::vector<Ce
         for (const Cell& one : cells)
             if (one.plan.test == plan.test) cell = &one;
         const bool good = cell != nullptr && cell->outcome.failure.empty();
-        const auto percentile = [&](double p) {
-            return good ? time_text(double(cell->outcome.times.percentile(p))) : "-";
-        };
+        const auto percentile = [&](double p) { return good ? time_text(double(cell->outcome.times.percentile(p))) : "-"; };
         const auto number = [&](double n) { return good ? grouped(std::uint64_t(n)) : "-"; };
         switch (plan.test) {
-            case Test::latency:
-                row += fmt::format("  {:>8}{:>10}{:>10}{:>10}", percentile(50), percentile(99), percentile(99.9),
-                                   percentile(100));
-                break;
-            case Test::rate:
-                row += fmt::format("  {:>12}{:>10}", number(good ? cell->outcome.per_second() : 0), percentile(99));
-                break;
-            case Test::stream: row += fmt::format("  {:>13}", number(good ? megabytes_per_second(*cell) : 0)); break;
-            case Test::connect: row += fmt::format("  {:>10}", number(good ? cell->outcome.per_second() : 0)); break;
+        case Test::latency: row += fmt::format("  {:>8}{:>10}{:>10}{:>10}", percentile(50), percentile(99), percentile(99.9), percentile(100)); break;
+        case Test::rate: row += fmt::format("  {:>12}{:>10}", number(good ? cell->outcome.per_second() : 0), percentile(99)); break;
+        case Test::stream: row += fmt::format("  {:>13}", number(good ? megabytes_per_second(*cell) : 0)); break;
+        case Test::connect: row += fmt::format("  {:>10}", number(good ? cell->outcome.per_second() : 0)); break;
         }
         if (cell == nullptr) continue;
         note(name_of(plan.test), good ? loss_text(cell->outcome) : cell->outcome.failure);
@@ -196,19 +184,16 @@ void OverviewTable::print_absent(const Absent& absent) const {
 
 Json json_of(const PerfOptions& options, const std::vector<Cell>& cells, const std::vector<Absent>& absent) {
     Json document{{"tool", "evpl perf"}, {"version", evpl::version()}, {"time", now_text()}};
-    document["machine"] = {
-        {"cpu", cpu_name()}, {"cpus", std::thread::hardware_concurrency()}, {"kernel", kernel_name()}};
-    document["parameters"] = {
-        {"connect", options.url},     {"all", options.all},      {"test", options.test},
-        {"size", options.size},       {"depth", options.depth},  {"connections", options.connections},
-        {"threads", options.threads}, {"time", options.seconds}, {"warmup", options.warmup_s},
-        {"count", options.count},     {"rate", options.rate},    {"mode", name_of(options.mode)},
-        {"seed", options.seed}};
+    document["machine"] = {{"cpu", cpu_name()}, {"cpus", std::thread::hardware_concurrency()}, {"kernel", kernel_name()}};
+    document["parameters"] = {{"connect", options.url},     {"all", options.all},      {"test", options.test},
+                              {"size", options.size},       {"depth", options.depth},  {"connections", options.connections},
+                              {"threads", options.threads}, {"time", options.seconds}, {"warmup", options.warmup_s},
+                              {"count", options.count},     {"rate", options.rate},    {"mode", name_of(options.mode)},
+                              {"seed", options.seed}};
     document["results"] = Json::array();
     for (const Cell& cell : cells) document["results"].push_back(json_of(cell));
     document["absent"] = Json::array();
-    for (const Absent& one : absent)
-        document["absent"].push_back({{"transport", one.transport}, {"reason", one.reason}});
+    for (const Absent& one : absent) document["absent"].push_back({{"transport", one.transport}, {"reason", one.reason}});
     return document;
 }
 

@@ -45,7 +45,6 @@ private:
 };
 
 /// Everything, for programs.
-nlohmann::ordered_json json_of(const PerfOptions& options, const std::vector<Cell>& cells,
-                               const std::vector<Absent>& absent);
+nlohmann::ordered_json json_of(const PerfOptions& options, const std::vector<Cell>& cells, const std::vector<Absent>& absent);
 
 }  // namespace tool

@@ -146,7 +146,8 @@ std::map<std::string, unsigned> counts(const Report& report) {
 void print_json(const Report& report) {
     nlohmann::ordered_json rules = nlohmann::ordered_json::array();
     for (const Asked& rule : report.rules)
-        rules.push_back({{"rule", rule.id}, {"text", rule.text}, {"state", rule.state}, {"verdict", rule.verdict}, {"seen", rule.seen}, {"why_not", rule.why_not}});
+        rules.push_back(
+            {{"rule", rule.id}, {"text", rule.text}, {"state", rule.state}, {"verdict", rule.verdict}, {"seen", rule.seen}, {"why_not", rule.why_not}});
     const nlohmann::ordered_json document{{"library", report.found}, {"failure", report.failure}, {"counts", counts(report)}, {"rules", rules}};
     fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
@@ -172,7 +173,8 @@ int run_selftest(const SelftestOptions& options) {
     const std::string probe = set_probe.empty() ? EVPL_XLIO_PROBE : set_probe;
     if (::access(probe.c_str(), X_OK) != 0) return fail(fmt::format("{} is not there: it asks the library; name it with EVPL_XLIO_PROBE", probe));
     Report report;
-    if (!ask(probe, set_library.empty() ? "libxlio.so.3" : set_library, *peer, report)) return fail(fmt::format("{} cannot be started: {}", probe, std::strerror(errno)));
+    if (!ask(probe, set_library.empty() ? "libxlio.so.3" : set_library, *peer, report))
+        return fail(fmt::format("{} cannot be started: {}", probe, std::strerror(errno)));
     if (options.json) print_json(report);
     else print_text(report);
     std::fflush(stdout);

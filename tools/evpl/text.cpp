@@ -31,9 +31,7 @@ std::string grouped(std::uint64_t number) {
 }
 
 /// Three significant digits.
-static std::string three(double value) {
-    return fmt::format("{:.{}f}", value, value < 9.995 ? 2 : value < 99.95 ? 1 : 0);
-}
+static std::string three(double value) { return fmt::format("{:.{}f}", value, value < 9.995 ? 2 : value < 99.95 ? 1 : 0); }
 
 std::string time_text(double ns) {
     if (ns < 999.5) return fmt::format("{:.0f} ns", ns);
@@ -48,13 +46,9 @@ std::string size_text(std::uint64_t bytes) {
     return grouped(bytes) + " B";
 }
 
-std::string counted(std::uint64_t n, std::string_view noun) {
-    return fmt::format("{} {}{}", grouped(n), noun, n == 1 ? "" : "s");
-}
+std::string counted(std::uint64_t n, std::string_view noun) { return fmt::format("{} {}{}", grouped(n), noun, n == 1 ? "" : "s"); }
 
-const char* name_of(evpl::Mode mode) noexcept {
-    return mode == evpl::Mode::poll ? "poll" : mode == evpl::Mode::event ? "event" : "hybrid";
-}
+const char* name_of(evpl::Mode mode) noexcept { return mode == evpl::Mode::poll ? "poll" : mode == evpl::Mode::event ? "event" : "hybrid"; }
 
 bool is_datagram(std::string_view url) {
     const std::string_view scheme = url.substr(0, url.find("://"));

@@ -22,8 +22,8 @@ struct Call {
     What what;
     abi::Socket socket;
     std::uintptr_t userdata;
-    std::uintptr_t value;     ///< the event's number; the operation; the number of bytes; the listener
-    int error = 0;            ///< an event's value
+    std::uintptr_t value;  ///< the event's number; the operation; the number of bytes; the listener
+    int error = 0;         ///< an event's value
     bool in_poll = false;
 };
 
@@ -66,13 +66,13 @@ public:
     const sockaddr_in peer;
     Block block, registered;
     abi::Group group = 0;
-    abi::Socket link = 0;              ///< to the echo server, while it is open
+    abi::Socket link = 0;  ///< to the echo server, while it is open
     std::uintptr_t next_userdata = 1;
     std::deque<Call> record;  ///< grows while what was found in it is looked at
     std::vector<std::pair<abi::Socket, std::string>> received_bytes;
-    abi::Buf* held = nullptr;          ///< the buffer that is not given back at once
+    abi::Buf* held = nullptr;  ///< the buffer that is not given back at once
     bool hold_next = false;
-    bool outside_block = false;        ///< bytes came from elsewhere
+    bool outside_block = false;  ///< bytes came from elsewhere
     bool polling = false;
     static Field* here;
 };

@@ -40,7 +40,8 @@ void list() {
     std::puts("| Rule | What | State | Kept by | Asked in the field |\n|---|---|---|---|---|");
     for (unsigned i = 0; i < probe::rule_count; ++i) {
         const probe::Rule& rule = probe::rules[i];
-        std::printf("| `%s` | %s | %s | %s | %s |\n", rule.id, rule.text, probe::name_of(rule.source), rule.kept_by, rule.ask != nullptr ? "yes" : rule.why_not);
+        std::printf("| `%s` | %s | %s | %s | %s |\n", rule.id, rule.text, probe::name_of(rule.source), rule.kept_by,
+                    rule.ask != nullptr ? "yes" : rule.why_not);
     }
 }
 

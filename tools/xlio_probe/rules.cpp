@@ -33,7 +33,8 @@ const Answer no_link = {Verdict::unseen, "there is no connection to the echo ser
 /// Ends a socket and waits for the stack to say so.
 bool end_socket(Field& f, abi::Group group, abi::Socket socket) {
     f.calls.socket_destroy(socket);
-    return f.poll_until(group, [&] { return f.has_event(socket, abi::terminated); }, 5000);
+    return f.poll_until(
+        group, [&] { return f.has_event(socket, abi::terminated); }, 5000);
 }
 
 int send_inline(Field& f, abi::Socket socket, std::string_view text, std::uintptr_t operation = 0) {
@@ -66,7 +67,8 @@ private:
 
 Answer ask_block(Field& f) {
     const bool all = f.block.asked == 1 && (f.registered.base == nullptr || f.registered.base == f.block.base);
-    return answer(same_if(all), "asked %u times, %zu MiB; %s", f.block.asked, f.block.bytes >> 20, f.registered.base == f.block.base ? "that block was registered" : "another was registered");
+    return answer(same_if(all), "asked %u times, %zu MiB; %s", f.block.asked, f.block.bytes >> 20,
+                  f.registered.base == f.block.base ? "that block was registered" : "another was registered");
 }
 
 Answer ask_second_init(Field& f) {
@@ -107,7 +109,8 @@ Answer ask_refused(Field& f) {
     closed_port.sin_port = htons(1);
     const abi::Socket socket = f.make_socket(f.group, f.next_userdata++);
     if (socket == 0 || f.connect(socket, closed_port) != 0) return answer(Verdict::unseen, "connect: %s", errno_name(errno));
-    if (!f.poll_until(f.group, [&] { return f.has_event(socket, abi::error); })) return end_socket(f, f.group, socket), answer(Verdict::unseen, "nobody refused");
+    if (!f.poll_until(f.group, [&] { return f.has_event(socket, abi::error); }))
+        return end_socket(f, f.group, socket), answer(Verdict::unseen, "nobody refused");
     const int os = f.find_event(socket, abi::error)->error;
     const int again = f.connect(socket, closed_port);
     const bool early = f.has_event(socket, abi::terminated);
@@ -133,8 +136,8 @@ Answer ask_connect(Field& f) {
     const int third = f.connect(socket, f.peer);
     const bool pd = f.calls.socket_get_pd(socket) != nullptr;
     const bool good = !early_pd && !early && sent == EAGAIN && again == EALREADY && third == EISCONN && pd;
-    return answer(same_if(good), "send %s, connect %s then %s, domain before: %s, after: %s", errno_name(sent), errno_name(again), errno_name(third), early_pd ? "yes" : "no",
-                  pd ? "yes" : "no");
+    return answer(same_if(good), "send %s, connect %s then %s, domain before: %s, after: %s", errno_name(sent), errno_name(again), errno_name(third),
+                  early_pd ? "yes" : "no", pd ? "yes" : "no");
 }
 
 // -- data
@@ -157,7 +160,8 @@ Answer ask_completions(Field& f) {
         if (const int os = memory.send(f.link, 1000 * (operation - 10), operation); os != 0) return answer(Verdict::differs, "send: %s", errno_name(os));
     const auto seen = [&](std::uintptr_t operation) { return f.count(Call::completion, f.link, operation); };
     f.poll_until(f.group, [&] { return seen(13) > 0 && f.bytes_of(f.link).size() >= 6000; });
-    f.poll_until(f.group, [] { return false; }, 50);  // another one would come now
+    f.poll_until(
+        f.group, [] { return false; }, 50);  // another one would come now
     return answer(same_if(seen(11) == 1 && seen(12) == 1 && seen(13) == 1), "three sends, %u, %u and %u completions", seen(11), seen(12), seen(13));
 }
 
@@ -167,10 +171,13 @@ Answer ask_no_completions(Field& f) {
     if (!memory.good()) return answer(Verdict::unseen, "no memory can be registered: %s", errno_name(errno));
     const std::size_t before = f.bytes_of(f.link).size();
     const int empty = memory.send(f.link, 0, 21), nameless = memory.send(f.link, 100, 0), inlined = send_inline(f, f.link, "inline", 22);
-    if (empty != 0 || nameless != 0 || inlined != 0) return answer(Verdict::differs, "empty %s, operation 0 %s, inline %s", errno_name(empty), errno_name(nameless), errno_name(inlined));
+    if (empty != 0 || nameless != 0 || inlined != 0)
+        return answer(Verdict::differs, "empty %s, operation 0 %s, inline %s", errno_name(empty), errno_name(nameless), errno_name(inlined));
     f.poll_until(f.group, [&] { return f.bytes_of(f.link).size() >= before + 106; });
-    f.poll_until(f.group, [] { return false; }, 50);
-    const unsigned of_empty = f.count(Call::completion, f.link, 21), of_inline = f.count(Call::completion, f.link, 22), of_zero = f.count(Call::completion, f.link, 0);
+    f.poll_until(
+        f.group, [] { return false; }, 50);
+    const unsigned of_empty = f.count(Call::completion, f.link, 21), of_inline = f.count(Call::completion, f.link, 22),
+                   of_zero = f.count(Call::completion, f.link, 0);
     return answer(same_if(of_empty + of_inline + of_zero == 0), "empty %u, inline %u, operation 0 %u", of_empty, of_inline, of_zero);
 }
 
@@ -195,8 +202,11 @@ Answer ask_accept(Field& f) {
         return answer(Verdict::differs, "listening on the link's own address: %s", errno_name(errno));
     f.calls.socket_getsockname(listener, reinterpret_cast<sockaddr*>(&own), &size);
     const int fd = knock(own);
-    const auto accepted = [&] { return std::find_if(f.record.begin(), f.record.end(), [&](const Call& one) { return one.what == Call::accepted && one.value == listener; }); };
-    if (!f.poll_until(f.group, [&] { return accepted() != f.record.end(); }, 1000)) {
+    const auto accepted = [&] {
+        return std::find_if(f.record.begin(), f.record.end(), [&](const Call& one) { return one.what == Call::accepted && one.value == listener; });
+    };
+    if (!f.poll_until(
+            f.group, [&] { return accepted() != f.record.end(); }, 1000)) {
         ::close(fd);
         end_socket(f, f.group, listener);
         return answer(Verdict::unseen, "the kernel's connect does not reach the card from inside");
@@ -210,8 +220,8 @@ Answer ask_accept(Field& f) {
     const Call* const event = f.find_event(made, abi::error);
     const bool ended = end_socket(f, f.group, made) && end_socket(f, f.group, listener);
     const bool good = parents && event != nullptr && event->userdata == 0 && event->error == ECONNRESET && ended;
-    return answer(same_if(good), "listener's userdata %s, then %s with userdata %s", parents ? "given" : "missing", event != nullptr ? errno_name(event->error) : "no ERROR",
-                  event != nullptr && event->userdata == 0 ? "0" : "not 0");
+    return answer(same_if(good), "listener's userdata %s, then %s with userdata %s", parents ? "given" : "missing",
+                  event != nullptr ? errno_name(event->error) : "no ERROR", event != nullptr && event->userdata == 0 ? "0" : "not 0");
 }
 
 // -- ends
@@ -222,8 +232,10 @@ Answer ask_terminated(Field& f) {
     const bool before = f.has_event(socket, abi::terminated);
     f.calls.socket_destroy(socket);
     const bool inside = f.has_event(socket, abi::terminated);
-    const bool came = f.poll_until(f.group, [&] { return f.has_event(socket, abi::terminated); }, 10'000);
-    f.poll_until(f.group, [] { return false; }, 50);
+    const bool came = f.poll_until(
+        f.group, [&] { return f.has_event(socket, abi::terminated); }, 10'000);
+    f.poll_until(
+        f.group, [] { return false; }, 50);
     const unsigned times = f.count(Call::event, socket, abi::terminated);
     return answer(same_if(!before && !inside && came && times == 1), "%u times%s%s", times, before ? ", before destroy" : "", inside ? ", inside destroy" : "");
 }
@@ -274,20 +286,21 @@ const Rule rules[] = {
     {"group_needs_event", "no group without an event callback: EINVAL", Source::read, "always", &ask_group_without_events},
     {"listen_needs_accept", "no listening in a group without an accept callback: ENOTCONN", Source::read, "always", &ask_listen_without_accept},
     {"nowhere", "ENODEV from bind, connect and listen for what is not the card's, the loopback too", Source::read, "`nowhere=ADDRESS`", &ask_nowhere},
-    {"refused", "a refused connect is ERROR with ECONNREFUSED; connect then answers ECONNABORTED, and terminated waits for destroy", Source::read, "always", &ask_refused},
-    {"connect", "connect answers 0, ESTABLISHED follows; until then send is EAGAIN and connect EALREADY, then EISCONN; the domain is known from then on", Source::read, "always",
-     &ask_connect},
+    {"refused", "a refused connect is ERROR with ECONNREFUSED; connect then answers ECONNABORTED, and terminated waits for destroy", Source::read, "always",
+     &ask_refused},
+    {"connect", "connect answers 0, ESTABLISHED follows; until then send is EAGAIN and connect EALREADY, then EISCONN; the domain is known from then on",
+     Source::read, "always", &ask_connect},
     {"receive", "received bytes lie in the allocator's block", Source::read, "always; `split`: arbitrary pieces and alignment", &ask_receive},
-    {"completion", "one completion per send by reference, after the acknowledgement, before terminated", Source::read, "always; `comp_inside`: in send and flush, too",
-     &ask_completions},
+    {"completion", "one completion per send by reference, after the acknowledgement, before terminated", Source::read,
+     "always; `comp_inside`: in send and flush, too", &ask_completions},
     {"no_completion", "none for inline, empty, operation 0", Source::read, "always", &ask_no_completions},
     {"accept", "accepted sockets have userdata 0 and are in the listener's group", Source::read, "always; `error_early`: ERROR before accept", &ask_accept},
     {"terminated", "terminated once, only after destroy, maybe late; FIN_WAIT at most 20 s", Source::read, "`late=POLLS`, `fin_wait_ms=N`", &ask_terminated},
     {"late_buffer", "a group takes buffers back when their socket is gone", Source::read, "always", &ask_late_buffer},
     {"group_end", "a group that goes terminates the sockets it still has", Source::read, "always", &ask_group_end},
     {"callbacks", "callbacks only within group_poll, completions in send and flush, too; one thread at a time", Source::read, "strict", &ask_callbacks},
-    {"failed_init", "without a device: first init ENODEV, second 0 or EEXIST with an allocator, then a crash", Source::measured, "`no_device`; `false_start`: 0 at once", nullptr,
-     "needs a machine without a card"},
+    {"failed_init", "without a device: first init ENODEV, second 0 or EEXIST with an allocator, then a crash", Source::measured,
+     "`no_device`; `false_start`: 0 at once", nullptr, "needs a machine without a card"},
     {"exit_on_load", "some settings end the process inside dlopen", Source::measured, "`exit_on_load`", nullptr, "it would end the question"},
     {"inside_callbacks", "no create, connect, listen, destroy, attach inside a callback", Source::suspected, "strict", nullptr, "undefined"},
     {"unchanged", "buffers unchanged until their completion", Source::read, "strict, by a checksum", nullptr, "ours to keep"},

@@ -36,7 +36,8 @@ public:
     /// A few hundred bytes from elsewhere, as a slice; none: out of buffers.
     Buffer copy(const std::byte* from, std::uint32_t n) noexcept {
         const std::span<std::byte> to = room(n);
-        if (to.empty()) [[unlikely]] return {};
+        if (to.empty()) [[unlikely]]
+            return {};
         copy_small(to.data(), from, n);
         return cut(n);
     }

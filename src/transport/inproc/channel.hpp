@@ -22,19 +22,21 @@ class InprocLink;
 class InprocPort;
 
 enum class What : std::uint8_t {
-    bytes,        ///< payload, copied into the entry
-    last_bytes,   ///< the same, and a message ends with it
-    block,        ///< payload by reference
+    bytes,       ///< payload, copied into the entry
+    last_bytes,  ///< the same, and a message ends with it
+    block,       ///< payload by reference
     last_block,
-    credit,       ///< the receiver lets the sender go on
-    end,          ///< no more will be sent
-    finish,       ///< no more will be sent, nor taken
-    reset,        ///< the link is gone
-    connect, accept, refuse,
-    request,      ///< read or write memory exposed on the link
-    reply,        ///< a request is through
-    notice,       ///< the sender waits for room: ring its bell
-    goodbye       ///< the sending port is gone
+    credit,  ///< the receiver lets the sender go on
+    end,     ///< no more will be sent
+    finish,  ///< no more will be sent, nor taken
+    reset,   ///< the link is gone
+    connect,
+    accept,
+    refuse,
+    request,  ///< read or write memory exposed on the link
+    reply,    ///< a request is through
+    notice,   ///< the sender waits for room: ring its bell
+    goodbye   ///< the sending port is gone
 };
 
 /// A mark in one word: the lap it belongs to, what the entry is, its payload bytes and the generation of the link it is for.
@@ -77,7 +79,7 @@ struct RequestBody {
     std::uint32_t size;
     std::uint16_t operation;
     Does does;
-    std::uint32_t word;  ///< write_telling
+    std::uint32_t word;              ///< write_telling
     std::uint64_t operand, desired;  ///< add, swap
 };
 struct ReplyBody {
@@ -91,19 +93,18 @@ struct NoBody {};
 class Ring {
 public:
     static constexpr unsigned units = 256;
-    static constexpr unsigned kept = 2;          ///< for one notice and one goodbye, so that both can always be said
-    static constexpr unsigned first_bytes = 112; ///< payload of an entry's first unit
-    static constexpr unsigned next_bytes = 120;  ///< and of each further one
+    static constexpr unsigned kept = 2;           ///< for one notice and one goodbye, so that both can always be said
+    static constexpr unsigned first_bytes = 112;  ///< payload of an entry's first unit
+    static constexpr unsigned next_bytes = 120;   ///< and of each further one
     static constexpr unsigned entry_units_most = 3;
     static constexpr unsigned inline_bytes_most = first_bytes + (entry_units_most - 1) * next_bytes;
 
-    static constexpr unsigned units_for(unsigned bytes) noexcept {
-        return bytes <= first_bytes ? 1 : 1 + (bytes - first_bytes + next_bytes - 1) / next_bytes;
-    }
+    static constexpr unsigned units_for(unsigned bytes) noexcept { return bytes <= first_bytes ? 1 : 1 + (bytes - first_bytes + next_bytes - 1) / next_bytes; }
 
     // -- the writing side
     bool has_room(unsigned count) noexcept {
-        if (tail_ + count + kept - head_seen_ <= units) [[likely]] return true;
+        if (tail_ + count + kept - head_seen_ <= units) [[likely]]
+            return true;
         head_seen_ = head_.load(std::memory_order_acquire);
         return tail_ + count + kept - head_seen_ <= units;
     }
@@ -121,8 +122,7 @@ public:
     /// The entry is there for the reader.
     void publish(What what, unsigned size, InprocLink* to, std::uint32_t generation) noexcept {
         const unsigned count = units_for(size);
-        for (unsigned i = 1; i < count; ++i)
-            unit(tail_ + i).mark.store(std::uint8_t(lap(tail_ + i) ^ 0x80u), std::memory_order_relaxed);
+        for (unsigned i = 1; i < count; ++i) unit(tail_ + i).mark.store(std::uint8_t(lap(tail_ + i) ^ 0x80u), std::memory_order_relaxed);
         Unit& first = unit(tail_);
         std::memcpy(first.bytes, &to, sizeof to);
         first.mark.store(Mark::make(lap(tail_), what, size, generation).word, std::memory_order_release);
@@ -216,7 +216,7 @@ struct Operation {
     InprocLink* link = nullptr;  ///< who wants to hear of it; null: nobody any more
     OperationId id;
     Buffer buffer;
-    Parcel parked;               ///< the buffer, once the port it belonged to is gone
+    Parcel parked;  ///< the buffer, once the port it belonged to is gone
     std::uint16_t next_free = 0;
     bool in_flight = false;
 };
@@ -228,10 +228,10 @@ struct alignas(128) End {
     Pipe* pipe = nullptr;
     Ring* out = nullptr;
     Ring* in = nullptr;
-    Bell* peer_bell = nullptr;         ///< null: the same loop
-    std::uint64_t peer_port = 0;       ///< number of the port at the other end
-    End* next = nullptr;               ///< in the port's circle
-    InprocLink* stuck_first = nullptr; ///< links that wait for room, in order
+    Bell* peer_bell = nullptr;          ///< null: the same loop
+    std::uint64_t peer_port = 0;        ///< number of the port at the other end
+    End* next = nullptr;                ///< in the port's circle
+    InprocLink* stuck_first = nullptr;  ///< links that wait for room, in order
     std::uint32_t replies_count = 0;
     std::uint32_t replies_first = 0;
     bool touched = false;              ///< something was written since the bell rang
@@ -241,7 +241,7 @@ struct alignas(128) End {
     std::uint16_t free_operation = 0;  ///< operations_most: none
     unsigned index = 0;
     InprocLink* stuck_last = nullptr;
-    End* next_new = nullptr;           ///< not yet seen by its port
+    End* next_new = nullptr;  ///< not yet seen by its port
     End* next_touched = nullptr;
     ReplyBody replies[operations_most];  ///< that found no room; the peer has no more than these in hand
     Operation operations[operations_most];

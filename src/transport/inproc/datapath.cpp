@@ -15,18 +15,23 @@ constexpr Arrival whole{.end_of_message = true};
 // -- receive ---------------------------------------------------------------------------------------------------
 
 unsigned InprocPort::poll(unsigned budget) {
-    if (new_ends_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] take_new_ends();
+    if (new_ends_.load(std::memory_order_relaxed) != nullptr) [[unlikely]]
+        take_new_ends();
     in_poll_ = true;
     bytes_left_ = batch_bytes_;
     unsigned done = 0;
     for (unsigned n = end_count_; n > 0 && done < budget && bytes_left_ > 0; --n) {
         End& end = *(last_polled_ = last_polled_->next);
         if (end.in->peek()) done += receive(end, budget - done);
-        if (end.waits()) [[unlikely]] unstick(end);
+        if (end.waits()) [[unlikely]]
+            unstick(end);
     }
-    if (some_gone_) [[unlikely]] forget_lost_ends();
-    if (backlogs_) [[unlikely]] serve_backlogs();
-    if (owed_first_ != nullptr) [[unlikely]] settle_owed();
+    if (some_gone_) [[unlikely]]
+        forget_lost_ends();
+    if (backlogs_) [[unlikely]]
+        serve_backlogs();
+    if (owed_first_ != nullptr) [[unlikely]]
+        settle_owed();
     if (touched_ != nullptr) ring_bells();
     in_poll_ = false;
     return done;
@@ -82,20 +87,23 @@ void InprocPort::receive_block(End& end, Mark mark, bool last) {
     InprocLink& link = *in.link();
     const BlockBody body = in.body<BlockBody>();
     in.pass(1);
-    if (link.generation != mark.generation() || link.state != InprocLink::State::open) [[unlikely]] return Pipe::drop(body);
+    if (link.generation != mark.generation() || link.state != InprocLink::State::open) [[unlikely]]
+        return Pipe::drop(body);
     deliver(link, BufferAccess::adopt(body.block, body.data, body.size), last);
 }
 
 inline void InprocPort::count_taken(InprocLink& link, std::uint32_t size) {
     bytes_left_ -= std::min(bytes_left_, size);
     link.taken += size + entry_charge;
-    if (link.taken + window_charge - link.granted < window_charge / 4) [[likely]] return;
+    if (link.taken + window_charge - link.granted < window_charge / 4) [[likely]]
+        return;
     link.says |= InprocLink::say_credit;
     speak(link);
 }
 
 void InprocPort::deliver(InprocLink& link, Buffer&& bytes, bool last) {
-    if (link.receive_paused || link.held.count() > 0) [[unlikely]] return hold(link, std::move(bytes), last);
+    if (link.receive_paused || link.held.count() > 0) [[unlikely]]
+        return hold(link, std::move(bytes), last);
     const std::uint32_t size = bytes.size();
     BufferAccess::set_flags(bytes, last ? BufferAccess::end_of_message : 0);
     link.sink->delivered(std::move(bytes), last ? whole : part);
@@ -161,7 +169,8 @@ Flushed InprocPort::push_all(InprocLink& link, std::size_t& sent) {
         pushed = outbox[0].size() <= Ring::inline_bytes_most ? push_copy(link, sent) : push_reference(link, sent);
     }
     if (pushed == Pushed::yes) [[likely]] {
-        if (link.draining || link.finishing) [[unlikely]] end_if_done(link);
+        if (link.draining || link.finishing) [[unlikely]]
+            end_if_done(link);
         return link.state == InprocLink::State::open || outbox.count() == 0 ? Flushed::all : Flushed::blocked;
     }
     link.blocked = true;
@@ -171,9 +180,11 @@ Flushed InprocPort::push_all(InprocLink& link, std::size_t& sent) {
 
 /// Small slices, as many as fit into one entry and belong to one message.
 InprocPort::Pushed InprocPort::push_copy(InprocLink& link, std::size_t& sent) {
-    if (link.limit - link.charged < Ring::inline_bytes_most + entry_charge) [[unlikely]] return Pushed::window_is_full;
+    if (link.limit - link.charged < Ring::inline_bytes_most + entry_charge) [[unlikely]]
+        return Pushed::window_is_full;
     Ring& ring = *link.end->out;
-    if (!ring.has_room(Ring::entry_units_most)) [[unlikely]] return Pushed::ring_is_full;
+    if (!ring.has_room(Ring::entry_units_most)) [[unlikely]]
+        return Pushed::ring_is_full;
     SendQueue& outbox = *link.outbox;
     std::uint32_t filled = 0;
     bool last = false;
@@ -229,7 +240,8 @@ InprocPort::Pushed InprocPort::push_reference(InprocLink& link, std::size_t& sen
         return Pushed::yes;
     }
     link.charged += n + entry_charge;
-    if (carrier == nullptr) [[unlikely]] ring.publish(What::bytes, n, link.peer, link.peer_generation);
+    if (carrier == nullptr) [[unlikely]]
+        ring.publish(What::bytes, n, link.peer, link.peer_generation);
     else ring.write(last ? What::last_block : What::block, link.peer, link.peer_generation, BlockBody{carrier, data, n});
     touch(*link.end);
     return Pushed::yes;

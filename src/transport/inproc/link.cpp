@@ -37,22 +37,16 @@ void InprocPort::ring_bells() noexcept {
 bool InprocPort::say_one(InprocLink& link, std::uint8_t what) noexcept {
     End& end = *link.end;
     switch (what) {
-    case InprocLink::say_connect:
-        return say(end, What::connect, nullptr, 0, ConnectBody{&link, link.listening, link.generation, link.serial});
-    case InprocLink::say_accept:
-        return say(end, What::accept, link.peer, link.peer_generation, AcceptBody{&link, link.generation});
-    case InprocLink::say_refuse:
-        return say(end, What::refuse, link.peer, link.peer_generation, NoBody{});
+    case InprocLink::say_connect: return say(end, What::connect, nullptr, 0, ConnectBody{&link, link.listening, link.generation, link.serial});
+    case InprocLink::say_accept: return say(end, What::accept, link.peer, link.peer_generation, AcceptBody{&link, link.generation});
+    case InprocLink::say_refuse: return say(end, What::refuse, link.peer, link.peer_generation, NoBody{});
     case InprocLink::say_credit:
         if (!say(end, What::credit, link.peer, link.peer_generation, CreditBody{link.taken + window_charge})) return false;
         link.granted = link.taken + window_charge;
         return true;
-    case InprocLink::say_end:
-        return say(end, What::end, link.peer, link.peer_generation, NoBody{});
-    case InprocLink::say_finish:
-        return say(end, What::finish, link.peer, link.peer_generation, NoBody{});
-    default:
-        return say(end, What::reset, link.peer, link.peer_generation, NoBody{});
+    case InprocLink::say_end: return say(end, What::end, link.peer, link.peer_generation, NoBody{});
+    case InprocLink::say_finish: return say(end, What::finish, link.peer, link.peer_generation, NoBody{});
+    default: return say(end, What::reset, link.peer, link.peer_generation, NoBody{});
     }
 }
 
@@ -202,9 +196,7 @@ void InprocPort::hear(End& end, Mark mark) {
         if (!meant) return;
         link->peer_lets_go = true;
         return end_link(*link, Error(Errc::reset, Step::recv, Who::peer), false);
-    case What::notice:
-        in.free_passed();
-        return touch(end);
+    case What::notice: in.free_passed(); return touch(end);
     default:  // goodbye
         return lost(end);
     }

@@ -45,48 +45,46 @@ class InprocLink final : public Link {
 public:
     enum class State : std::uint8_t { free, connecting, open, over };
     /// What the link has yet to tell its peer, said in this order.
-    enum Says : std::uint8_t {
-        say_connect = 1, say_accept = 2, say_refuse = 4, say_credit = 8, say_end = 16, say_finish = 32, say_reset = 64
-    };
+    enum Says : std::uint8_t { say_connect = 1, say_accept = 2, say_refuse = 4, say_credit = 8, say_end = 16, say_finish = 32, say_reset = 64 };
 
     // -- every message
     InprocLink* peer = nullptr;
-    End* end = nullptr;               ///< null: the peer's port is gone
-    std::uint64_t limit = window_charge;   ///< how far the peer lets us go
-    std::uint64_t charged = 0;        ///< how far we have gone
-    std::uint64_t taken = 0;          ///< how far the sink has taken what the peer sent
-    std::uint64_t granted = window_charge; ///< how far we let the peer go
+    End* end = nullptr;                     ///< null: the peer's port is gone
+    std::uint64_t limit = window_charge;    ///< how far the peer lets us go
+    std::uint64_t charged = 0;              ///< how far we have gone
+    std::uint64_t taken = 0;                ///< how far the sink has taken what the peer sent
+    std::uint64_t granted = window_charge;  ///< how far we let the peer go
     std::uint32_t peer_generation = 0;
     std::uint32_t message_bytes = 0;  ///< of the message under way
     State state = State::free;
     std::uint8_t says = 0;
-    bool hindered = false;            ///< flush must look closer: connecting, over, finished by the peer, or operations wait
-    bool blocked = false;             ///< flush said so, writable() is owed
+    bool hindered = false;  ///< flush must look closer: connecting, over, finished by the peer, or operations wait
+    bool blocked = false;   ///< flush said so, writable() is owed
     bool is_message = false;
     // -- now and then
     bool draining = false;
     bool finishing = false;
-    bool end_said = false;            ///< our direction is over
-    bool end_heard = false;           ///< the peer's is; ended() follows once `held` is empty
-    bool ended = false;               ///< and was told
-    bool peer_finished = false;       ///< the peer takes no more
-    bool peer_lets_go = false;        ///< the peer is not going to touch our memory again
-    bool awaits_answer = false;       ///< over, but the connect was said: an accept must be answered by a reset
+    bool end_said = false;       ///< our direction is over
+    bool end_heard = false;      ///< the peer's is; ended() follows once `held` is empty
+    bool ended = false;          ///< and was told
+    bool peer_finished = false;  ///< the peer takes no more
+    bool peer_lets_go = false;   ///< the peer is not going to touch our memory again
+    bool awaits_answer = false;  ///< over, but the connect was said: an accept must be answered by a reset
     bool closed_told = false;
     bool stuck = false;
     bool owed = false;
     InprocLink* next_stuck = nullptr;
     InprocLink* next_owed = nullptr;
     InprocLink* next_free = nullptr;
-    SliceQueue held;                  ///< came while receiving was paused
+    SliceQueue held;                                 ///< came while receiving was paused
     memory::RingQueue<std::uint32_t, 1> held_words;  ///< one per slice with is_word
     memory::RingQueue<WaitingOperation, 1> waiting;
-    std::uint32_t operations_out = 0; ///< in the peer's hand
+    std::uint32_t operations_out = 0;  ///< in the peer's hand
     Exposure* exposures = nullptr;
-    std::uint64_t listening = 0;      ///< who is to be connected to
+    std::uint64_t listening = 0;  ///< who is to be connected to
     std::uint32_t serial = 0;
-    Error error;                      ///< what closed() will say
-    char name[64] = {};               ///< the peer's
+    Error error;         ///< what closed() will say
+    char name[64] = {};  ///< the peer's
 };
 
 /// Memory that a link's peer may use.
@@ -96,7 +94,7 @@ struct Exposure {
     InprocLink* link = nullptr;
     Access access = Access::read;
     std::uint32_t index = 0;
-    Exposure* next = nullptr;      ///< of the link, or of the free ones
+    Exposure* next = nullptr;  ///< of the link, or of the free ones
     Exposure* previous = nullptr;
 };
 
@@ -122,8 +120,8 @@ public:
     Kind kind = Kind::stream;
     bool shared = false;
     bool paused = false;
-    InprocListening* next = nullptr;          ///< of the port
-    InprocListening* next_known = nullptr;    ///< of the process
+    InprocListening* next = nullptr;        ///< of the port
+    InprocListening* next_known = nullptr;  ///< of the process
     memory::RingQueue<Caller, 4> backlog;
     char name[Endpoint::text_bytes_max + 1] = {};
     char url_text[Endpoint::text_bytes_max + 1] = {};
@@ -256,13 +254,13 @@ private:
     void drop_exposure_chunks() noexcept;
     std::uint64_t random() noexcept;
 
-    std::uint32_t bytes_left_ = 0;      // of this poll's batch
+    std::uint32_t bytes_left_ = 0;  // of this poll's batch
     const std::uint32_t batch_bytes_;
     bool in_poll_ = false;
     bool some_gone_ = false;
-    bool backlogs_ = false;             // a listener was resumed
+    bool backlogs_ = false;  // a listener was resumed
     unsigned end_count_ = 0;
-    End* last_polled_ = nullptr;        // the circle of ends
+    End* last_polled_ = nullptr;  // the circle of ends
     End* touched_ = nullptr;
     InprocLink* owed_first_ = nullptr;
     InprocLink* owed_last_ = nullptr;

@@ -101,8 +101,7 @@ Result<void> InprocPort::write(Link& link, OperationId operation, const RemoteRe
     return start(link, {operation, region, offset, std::move(from), Does::write});
 }
 
-Result<void> InprocPort::write_telling(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from,
-                                       std::uint32_t word) {
+Result<void> InprocPort::write_telling(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from, std::uint32_t word) {
     return start(link, {operation, region, offset, std::move(from), Does::write_telling, word});
 }
 
@@ -136,8 +135,11 @@ bool InprocPort::post_operations(InprocLink& link) noexcept {
             link.blocked = true;  // the peer's credit has the link flushed
             return false;
         }
-        const RequestBody request{wanted.region.key, wanted.region.address + wanted.offset, wanted.buffer.data(), wanted.buffer.size(),
-                                  end.free_operation, wanted.does, wanted.word, wanted.operand, wanted.desired};
+        const RequestBody request{wanted.region.key,    wanted.region.address + wanted.offset,
+                                  wanted.buffer.data(), wanted.buffer.size(),
+                                  end.free_operation,   wanted.does,
+                                  wanted.word,          wanted.operand,
+                                  wanted.desired};
         if (link.says != 0 || !say(end, What::request, link.peer, link.peer_generation, request)) {
             wait_for_room(link, true);
             return false;

@@ -16,9 +16,7 @@ class AbsentRdma final : public Transport {
 public:
     explicit constexpr AbsentRdma(std::span<const Scheme> schemes) noexcept : schemes_of_(schemes) {}
     std::span<const Scheme> schemes() const noexcept override { return schemes_of_; }
-    Probe probe(const Scheme&) noexcept override {
-        return {false, reason, "install libibverbs-dev and librdmacm-dev, then build the library again", {}};
-    }
+    Probe probe(const Scheme&) noexcept override { return {false, reason, "install libibverbs-dev and librdmacm-dev, then build the library again", {}}; }
     Result<Caps> caps(const Scheme&, const Endpoint&, Diagnostic&) noexcept override { return Error(Errc::transport_absent, Step::open); }
     Result<Port*> open(Host&) noexcept override { return Error(Errc::transport_absent, Step::open); }
 

@@ -40,8 +40,7 @@ Error failure_of(const rdma_cm_event& event) noexcept {
         // A positive status is that of a service id resolution: the machine is there, and nobody is at that port.
         if (event.status > 0) return Error(Errc::refused, Step::connect, Who::peer);
         return Error(os == ETIMEDOUT ? Errc::timed_out : Errc::unreachable, Step::connect, Who::system, os);
-    case RDMA_CM_EVENT_REJECTED:
-        return Error(Errc::refused, Step::connect, Who::peer);  // the status is a reason of the manager's, no errno
+    case RDMA_CM_EVENT_REJECTED: return Error(Errc::refused, Step::connect, Who::peer);  // the status is a reason of the manager's, no errno
     default: return Error(Errc::device_error, Step::connect, Who::system, os);
     }
 }
@@ -84,7 +83,7 @@ struct Control::State {
     pid_t owner = 0;
     Session* first_ask = nullptr;
     Session* last_ask = nullptr;
-    Place* places = nullptr;       // for the control thread and listeners
+    Place* places = nullptr;  // for the control thread and listeners
     Place* dead_places = nullptr;
     Mailbox* closing = nullptr;
     Mailbox* open = nullptr;
@@ -617,13 +616,16 @@ void Control::hear_device(Device& device) noexcept {
             lose(device);
             break;
         case IBV_EVENT_PORT_ERR:
-            tell_all([&](const Session& each) { return each.id->verbs == device.context && each.id->port_num == said.element.port_num; },
-                     Session::tell_broken, Error(Errc::device_lost, Step::none, Who::system, ENETDOWN));
+            tell_all([&](const Session& each) { return each.id->verbs == device.context && each.id->port_num == said.element.port_num; }, Session::tell_broken,
+                     Error(Errc::device_lost, Step::none, Who::system, ENETDOWN));
             break;
         case IBV_EVENT_CQ_ERR:
-            tell_all([&](const Session& each) {
-                return (each.queues != nullptr && each.queues->cq == said.element.cq) || each.ud.sends == said.element.cq || each.ud.receives == said.element.cq;
-            }, Session::tell_broken, failed);
+            tell_all(
+                [&](const Session& each) {
+                    return (each.queues != nullptr && each.queues->cq == said.element.cq) || each.ud.sends == said.element.cq ||
+                           each.ud.receives == said.element.cq;
+                },
+                Session::tell_broken, failed);
             lose_queues([&](const Queues& each) { return each.cq == said.element.cq; }, failed);
             break;
         case IBV_EVENT_QP_FATAL:
@@ -706,8 +708,7 @@ bool same_place(const socket::SocketAddress& a, const socket::SocketAddress& b, 
 }
 }  // namespace
 
-Result<std::uint16_t> Control::listen(Mailbox& home, const socket::SocketAddress& at, const Options& options, bool shared,
-                                      std::uint64_t& number) noexcept {
+Result<std::uint16_t> Control::listen(Mailbox& home, const socket::SocketAddress& at, const Options& options, bool shared, std::uint64_t& number) noexcept {
     std::unique_lock lock(state_.mutex);
     // A port that was closed a moment ago is free again.
     state_.changed.wait(lock, [&] { return state_.dead_places == nullptr; });

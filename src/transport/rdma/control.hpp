@@ -62,28 +62,28 @@ struct UdTarget {
 struct Session {
     enum class Role : std::uint8_t { connection, datagrams, peer, group };
     enum Ask : std::uint32_t {
-        ask_resolve = 1,  ///< the address and the route, then a queue pair
-        ask_connect = 2,  ///< with `ours`
-        ask_accept = 4,   ///< with `ours`
-        ask_reject = 8,   ///< for `refusal`
-        ask_open = 32,    ///< datagrams: a queue pair
-        ask_answer = 128, ///< datagrams: who asks for it may be told
-        ask_peer = 64,    ///< peer: a target for `target`, or for who sent `arrival`; group: join it
-        ask_give_up = 256,///< `queues` that are lost: the loop looks at them no more
-        ask_finish = 16   ///< disconnect, destroy the queue pair; the last word
+        ask_resolve = 1,    ///< the address and the route, then a queue pair
+        ask_connect = 2,    ///< with `ours`
+        ask_accept = 4,     ///< with `ours`
+        ask_reject = 8,     ///< for `refusal`
+        ask_open = 32,      ///< datagrams: a queue pair
+        ask_answer = 128,   ///< datagrams: who asks for it may be told
+        ask_peer = 64,      ///< peer: a target for `target`, or for who sent `arrival`; group: join it
+        ask_give_up = 256,  ///< `queues` that are lost: the loop looks at them no more
+        ask_finish = 16     ///< disconnect, destroy the queue pair; the last word
     };
     enum Tell : std::uint32_t {
-        tell_prepared = 1,      ///< there is a queue pair: connect
-        tell_request = 2,       ///< a peer is there, and a queue pair for it: accept or reject
+        tell_prepared = 1,  ///< there is a queue pair: connect
+        tell_request = 2,   ///< a peer is there, and a queue pair for it: accept or reject
         tell_established = 4,
-        tell_failed = 8,        ///< with `error`
-        tell_disconnected = 16, ///< the peer has gone, or its process
-        tell_removed = 32,      ///< the device is gone
-        tell_destroyed = 64,    ///< nothing of it is left with the device: the last word
-        tell_broken = 128,      ///< its port is down, or its queues have failed: `error`
-        tell_deaf = 256,        ///< the device that `listening` listened at is gone; the session is only this word
-        tell_lost = 512,        ///< `queues` are of no use any more: `error`; the session is only this word, and the next two
-        tell_given_up = 1024    ///< they are no more
+        tell_failed = 8,         ///< with `error`
+        tell_disconnected = 16,  ///< the peer has gone, or its process
+        tell_removed = 32,       ///< the device is gone
+        tell_destroyed = 64,     ///< nothing of it is left with the device: the last word
+        tell_broken = 128,       ///< its port is down, or its queues have failed: `error`
+        tell_deaf = 256,         ///< the device that `listening` listened at is gone; the session is only this word
+        tell_lost = 512,         ///< `queues` are of no use any more: `error`; the session is only this word, and the next two
+        tell_given_up = 1024     ///< they are no more
     };
 
     // -- set by the loop before it asks
@@ -94,12 +94,12 @@ struct Session {
     Hello ours;
     Refusal refusal = Refusal::none;
     std::uint8_t said_bytes = 0;
-    std::byte said[256];       ///< raw: goes with connect, accept or reject
+    std::byte said[256];  ///< raw: goes with connect, accept or reject
     Role role = Role::connection;
     UdLink* datagrams = nullptr;
     std::uint32_t peer_index = 0, peer_generation = 0;
-    Session* socket = nullptr;    ///< of a peer or group: the datagram socket
-    bool connected = false;       ///< datagrams: no address of its own, only that of the way to `target`
+    Session* socket = nullptr;  ///< of a peer or group: the datagram socket
+    bool connected = false;     ///< datagrams: no address of its own, only that of the way to `target`
     bool has_arrival = false;
     ibv_wc arrival{};
     ibv_grh arrival_header{};
@@ -110,29 +110,29 @@ struct Session {
     Queues* queues = nullptr;
     std::uint32_t inline_bytes = 0;
     std::uint32_t depth = 0;
-    std::uint32_t receives = 0;   ///< raw: of its own queue
-    bool has_greeted = false;     ///< `peer` is what it said
+    std::uint32_t receives = 0;  ///< raw: of its own queue
+    bool has_greeted = false;    ///< `peer` is what it said
     Hello peer;
     Error error;
-    bool has_heard = false;       ///< raw: `heard` is what the peer said
+    bool has_heard = false;  ///< raw: `heard` is what the peer said
     std::uint8_t heard_bytes = 0;
     std::atomic<std::uint8_t> reads_granted{0};  ///< that the peer serves at a time; a receive may open the link before the news
     std::byte heard[256];
     Address local, remote;
     UdQueues ud;
-    Device* used = nullptr;       ///< datagrams: until the session is forgotten
+    Device* used = nullptr;  ///< datagrams: until the session is forgotten
     UdTarget ud_target;
     std::uint8_t reads_asked = 0, reads_offered = 0;  ///< of the request
     // -- under the mutex
     std::uint32_t asks = 0, tells = 0;
     Session* next_ask = nullptr;
     Session* next_tell = nullptr;
-    Session* next = nullptr;      ///< of the mailbox
+    Session* next = nullptr;  ///< of the mailbox
     Session* previous = nullptr;
     // -- the control thread's own
-    bool disconnects = false;     ///< accept or connect was called
+    bool disconnects = false;  ///< accept or connect was called
     bool finished = false;
-    bool answers = false;         ///< datagrams: there are receives
+    bool answers = false;                      ///< datagrams: there are receives
     memory::RingQueue<rdma_cm_id*, 2> askers;  ///< datagrams: who asked before that
 };
 

@@ -121,8 +121,7 @@ void Control::look_for(Session& session) noexcept {
         return;
     }
     if (session.has_arrival) {
-        session.ud_target.handle =
-            verbs().ibv_create_ah_from_wc(socket.ud.device->pd, &session.arrival, &session.arrival_header, socket.id->port_num);
+        session.ud_target.handle = verbs().ibv_create_ah_from_wc(socket.ud.device->pd, &session.arrival, &session.arrival_header, socket.id->port_num);
         if (session.ud_target.handle == nullptr) return fail(session, Error::from_errno(errno, Step::send));
         return tell(session, Session::tell_established);
     }
@@ -160,7 +159,8 @@ void Control::found(Session& session, const rdma_cm_event& event) noexcept {
 void Control::joined(Session&, const rdma_cm_event& event) noexcept {
     auto& group = *static_cast<Session*>(const_cast<void*>(event.param.ud.private_data));
     if (group.finished) return;
-    if (event.status != 0 || event.event == RDMA_CM_EVENT_MULTICAST_ERROR) fail(group, Error(Errc::device_error, Step::bind, Who::system, std::abs(event.status)));
+    if (event.status != 0 || event.event == RDMA_CM_EVENT_MULTICAST_ERROR)
+        fail(group, Error(Errc::device_error, Step::bind, Who::system, std::abs(event.status)));
     else found(group, event);
 }
 

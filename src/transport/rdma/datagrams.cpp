@@ -122,8 +122,8 @@ Result<Link*> UdPort::bind(const Endpoint& at, const Address* remote, Sink& sink
         link->next = std::exchange(free_links_, link);
         if (error == Errc::address_unavailable) {
             return base::refuse(why, Errc::address_unavailable,
-                                "rdma-ud://%.*s:%u: no RDMA device has this address; `rdma link` and `ip address` show which there are",
-                                EVPL_SHOWN(at.host()), unsigned(at.port()));
+                                "rdma-ud://%.*s:%u: no RDMA device has this address; `rdma link` and `ip address` show which there are", EVPL_SHOWN(at.host()),
+                                unsigned(at.port()));
         }
         return error;
     }
@@ -157,9 +157,7 @@ void UdPort::opened(UdLink& link) {
     if (link.state == UdLink::State::open) link.sink->writable();
 }
 
-void UdPort::close(Link& base, How) {
-    end_link(static_cast<UdLink&>(base), Error(Errc::closed, Step::close, Who::local));
-}
+void UdPort::close(Link& base, How) { end_link(static_cast<UdLink&>(base), Error(Errc::closed, Step::close, Who::local)); }
 
 void UdPort::end_link(UdLink& link, Error error) noexcept {
     if (link.state == UdLink::State::over) return;
@@ -366,7 +364,8 @@ bool UdPort::fill(UdLink& link, Buffer& block, std::uint32_t& lkey) noexcept {
         lkey = Device::lkey_of(key);
         return true;
     }
-    link.queues.device->request(slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
+    link.queues.device->request(
+        slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
     return false;
 }
 

@@ -64,8 +64,8 @@ public:
     bool is_raw = false;
     bool blocked = false;
     bool armed_sends = false, armed_receives = false;
-    bool dead = false;            ///< the device is gone
-    bool answers = false;         ///< there are receives: peers may be told of the queue pair
+    bool dead = false;     ///< the device is gone
+    bool answers = false;  ///< there are receives: peers may be told of the queue pair
     bool watched_channel = false;
     bool closed_told = false;
     bool finish_asked = false;
@@ -80,9 +80,9 @@ public:
     std::uint32_t free_blocks[ud_receives];
     std::uint32_t free_count = 0;
     unsigned unacknowledged_sends = 0, unacknowledged_receives = 0;
-    UdPeer* peers = nullptr;      ///< ud_peers_most of them, once there is one
+    UdPeer* peers = nullptr;  ///< ud_peers_most of them, once there is one
     std::uint16_t* heads = nullptr;
-    std::uint32_t waiting = 0;    ///< datagrams that wait with their peers
+    std::uint32_t waiting = 0;  ///< datagrams that wait with their peers
     std::uint64_t uses = 0;
     Error error;
     UdLink* next = nullptr;

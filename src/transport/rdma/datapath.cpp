@@ -70,8 +70,7 @@ void RdmaPort::relieve(Rail& rail) {
 }
 
 void RdmaPort::drain_rail(Rail& rail) {
-    while (poll_rail(rail, completions_per_poll) == completions_per_poll) {
-    }
+    while (poll_rail(rail, completions_per_poll) == completions_per_poll) {}
 }
 
 void RdmaPort::complete(Rail& rail, const ibv_wc& done) {
@@ -128,7 +127,8 @@ void RdmaPort::received(Rail& rail, const ibv_wc& done) {
             if (link->state == RdmaLink::State::answering) open_link(*link);
             const std::uint32_t note = ntohl(done.imm_data);
             const bool ends_message = !tells && (note & Note::end_of_message) != 0;
-            if (tells) [[unlikely]] take_word(*link, note);
+            if (tells) [[unlikely]]
+                take_word(*link, note);
             else if (done.byte_len > 0 || ends_message) take_payload(*link, rail, slot, done.byte_len, ends_message);
             if (!tells) take_note(*link, note);
         }
@@ -146,7 +146,8 @@ void RdmaPort::take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std:
     if (end_of_message) link.message_bytes = 0;
     if (end_of_message && bytes - 1 < copied_bytes_most && is_prompt(link)) [[likely]] {
         Buffer& payload = next_fresh(link) = block_.copy(rail.slots[slot].block.data(), bytes);
-        if (!payload) [[unlikely]] return end_link(link, Error(Errc::out_of_buffers, Step::recv));
+        if (!payload) [[unlikely]]
+            return end_link(link, Error(Errc::out_of_buffers, Step::recv));
         ++fresh_.count;
         return;
     }
@@ -158,15 +159,14 @@ void RdmaPort::take_payload(RdmaLink& link, Rail& rail, std::uint32_t slot, std:
         payload.truncate(bytes);
     } else if (bytes > 0) {
         payload = block_.copy(block.data(), bytes);
-        if (!payload) [[unlikely]] return end_link(link, Error(Errc::out_of_buffers, Step::recv));
+        if (!payload) [[unlikely]]
+            return end_link(link, Error(Errc::out_of_buffers, Step::recv));
     }
     deliver(link, std::move(payload), end_of_message);
 }
 
 /// The sink is told at once of what comes for the link.
-bool RdmaPort::is_prompt(const RdmaLink& link) const noexcept {
-    return !link.receive_paused && link.held.empty() && link.state != RdmaLink::State::connecting;
-}
+bool RdmaPort::is_prompt(const RdmaLink& link) const noexcept { return !link.receive_paused && link.held.empty() && link.state != RdmaLink::State::connecting; }
 
 /// Where the link's next small message goes. What came before for another one has been told.
 Buffer& RdmaPort::next_fresh(RdmaLink& link) {
@@ -256,13 +256,15 @@ bool RdmaPort::fill(Rail& rail, Buffer& block, std::uint32_t block_bytes, std::u
         block = {};  // the next try may get one of another slab
         return false;
     }
-    device.request(slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
+    device.request(
+        slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
     return false;
 }
 
 /// The slot has a block that the device knows, as most have from their use before. False: later.
 bool RdmaPort::make_ready(Rail& rail, Rail::Slot& slot) noexcept {
-    if (slot.place.length != 0) [[likely]] return true;
+    if (slot.place.length != 0) [[likely]]
+        return true;
     std::uint32_t lkey;
     if (!fill(rail, slot.block, rail.queues->block_bytes, lkey)) return false;
     slot.place = {reinterpret_cast<std::uintptr_t>(slot.block.data()), rail.queues->block_bytes, lkey};
@@ -599,7 +601,8 @@ void RdmaPort::pass_requests(RdmaLink& link, unsigned count, std::size_t& bytes,
         link.requests.pop();
         bytes += request.bytes;
         for (unsigned i = 0; i < request.slices; ++i) link.with_device.pop();
-        if (request.what == Sent::payload) [[likely]] continue;
+        if (request.what == Sent::payload) [[likely]]
+            continue;
         if (request.what == Sent::operation) operation_done(link, error);
         else if (request.what == Sent::window && error.ok()) window_bound(link);
         else if (request.what == Sent::end && error.ok()) link.end_acked = true;

@@ -17,7 +17,8 @@ Device* all = nullptr;
 void tell_memlock(std::size_t wanted_bytes) noexcept {
     rlimit limit{};
     ::getrlimit(RLIMIT_MEMLOCK, &limit);
-    base::log_format(LogLevel::warning, "rdma: %zu KiB more cannot be registered; the limit of locked memory is %llu KiB: raise it (ulimit -l unlimited, LimitMEMLOCK=infinity)",
+    base::log_format(LogLevel::warning,
+                     "rdma: %zu KiB more cannot be registered; the limit of locked memory is %llu KiB: raise it (ulimit -l unlimited, LimitMEMLOCK=infinity)",
                      wanted_bytes >> 10, static_cast<unsigned long long>(limit.rlim_cur >> 10));
 }
 
@@ -49,7 +50,8 @@ Result<Device*> Device::of(ibv_context* context) noexcept {
 /// Deregisters all slabs, so that the next domain may have the number.
 Device::~Device() {
     retire();
-    if (pd != nullptr && verbs().ibv_dealloc_pd(pd) != 0) base::log_format(LogLevel::warning, "rdma: a protection domain could not be given back: errno %d", errno);
+    if (pd != nullptr && verbs().ibv_dealloc_pd(pd) != 0)
+        base::log_format(LogLevel::warning, "rdma: a protection domain could not be given back: errno %d", errno);
 }
 
 void Device::sweep() noexcept {

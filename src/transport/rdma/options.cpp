@@ -26,8 +26,7 @@ Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcep
         OptionSpec::integer("retry", options.retry, 0, 7, "retries without an answer"),
         OptionSpec::integer("rnr_retry", options.rnr_retry, 0, 6, "retries at a receiver that is not ready"),
         OptionSpec::integer("reads", options.reads, 1, 128, "remote reads under way per direction"),
-        OptionSpec::duration("silent_after", options.silent_after, {}, Duration::of_ns(3'600'000'000'000),
-                             "an idle connection is probed so often; 0: never"),
+        OptionSpec::duration("silent_after", options.silent_after, {}, Duration::of_ns(3'600'000'000'000), "an idle connection is probed so often; 0: never"),
         OptionSpec::text("library", library, 1, 400, "what stands for libibverbs and librdmacm; only as a setting (EVPL_RDMA_LIBRARY)"),
     };
     if (const auto read = read_options(endpoint, specs, why); !read) return read.error();

@@ -54,10 +54,10 @@ struct Operation {
     std::uint64_t offset = 0;
     Buffer buffer;
     Does does = Does::read;
-    std::uint32_t word = 0;    ///< write_telling
-    Atomic what = {};          ///< atomic
-    Buffer registered = {};    ///< stands in for a buffer that the device does not know
-    bool told = false;         ///< its link is over; the device may still be at it
+    std::uint32_t word = 0;  ///< write_telling
+    Atomic what = {};        ///< atomic
+    Buffer registered = {};  ///< stands in for a buffer that the device does not know
+    bool told = false;       ///< its link is over; the device may still be at it
     /// The peer's device answers with bytes, which it does for so many at a time.
     bool reads() const noexcept { return does == Does::read || does == Does::atomic; }
 };
@@ -67,8 +67,8 @@ struct Exposure {
     ibv_mr* region = nullptr;
     ibv_mw* window = nullptr;
     std::uint32_t key = 0;
-    bool bound = true;    ///< false: the device has yet to bind the window
-    bool revoked = false; ///< before that
+    bool bound = true;     ///< false: the device has yet to bind the window
+    bool revoked = false;  ///< before that
     Buffer range;
 };
 
@@ -103,18 +103,18 @@ public:
     // -- every message
     State state = State::free;
     bool is_message = false;
-    bool is_raw = false;           ///< no credits, no notes, receives of its own
-    bool blocked = false;          ///< flush said so, writable() is owed
-    bool touched = false;          ///< in the port's list of links that a batch has met
-    bool starving = false;         ///< waits for receive memory to grant
-    bool fence = false;            ///< a remote read is under way: the next SEND waits for it
-    std::uint16_t next_number = 0; ///< of the next work request
+    bool is_raw = false;            ///< no credits, no notes, receives of its own
+    bool blocked = false;           ///< flush said so, writable() is owed
+    bool touched = false;           ///< in the port's list of links that a batch has met
+    bool starving = false;          ///< waits for receive memory to grant
+    bool fence = false;             ///< a remote read is under way: the next SEND waits for it
+    std::uint16_t next_number = 0;  ///< of the next work request
     std::uint32_t requests_out = 0;
     std::uint32_t depth = 0;
-    std::uint32_t credits = 0;     ///< SENDs that the peer can take
-    std::uint32_t granted = 0;     ///< SENDs that the peer may send and has not
-    std::uint32_t owed = 0;        ///< of these, the peer does not know of so many
-    std::uint32_t set_aside = 0;   ///< of the rail's receives: what is granted, and at least credits_least from the first grant on
+    std::uint32_t credits = 0;    ///< SENDs that the peer can take
+    std::uint32_t granted = 0;    ///< SENDs that the peer may send and has not
+    std::uint32_t owed = 0;       ///< of these, the peer does not know of so many
+    std::uint32_t set_aside = 0;  ///< of the rail's receives: what is granted, and at least credits_least from the first grant on
     std::uint32_t target = credits_least;
     std::uint32_t window = 32;
     std::uint32_t peer_block = 0;  ///< most bytes of one SEND
@@ -126,29 +126,29 @@ public:
     memory::RingQueue<Request, 4> requests;
     memory::RingQueue<Buffer, 1> own_receives;  ///< raw: blocks that the device has, in order
     // -- now and then
-    bool accepted = false;         ///< raw: the user has
-    bool has_heard = false;        ///< raw: the session's `heard` is what the peer said
-    std::uint32_t receives = 0;    ///< raw: so many are wanted
-    std::uint32_t block_bytes = 0; ///< raw: of each
+    bool accepted = false;          ///< raw: the user has
+    bool has_heard = false;         ///< raw: the session's `heard` is what the peer said
+    std::uint32_t receives = 0;     ///< raw: so many are wanted
+    std::uint32_t block_bytes = 0;  ///< raw: of each
     bool draining = false;
-    bool finishing = false;        ///< does not wait for the peer's end
+    bool finishing = false;  ///< does not wait for the peer's end
     bool end_said = false;
-    bool end_acked = false;        ///< the peer's device has our end
+    bool end_acked = false;  ///< the peer's device has our end
     bool end_heard = false;
-    bool ended = false;            ///< and was told
+    bool ended = false;  ///< and was told
     bool closed_told = false;
-    bool active = false;           ///< we connected
-    bool greeted = false;          ///< connect or accept was asked for
-    bool note_due = false;         ///< in the port's list of links that may have to return credits
-    bool lingering = false;        ///< over in order; waits for the peer to disconnect first
+    bool active = false;     ///< we connected
+    bool greeted = false;    ///< connect or accept was asked for
+    bool note_due = false;   ///< in the port's list of links that may have to return credits
+    bool lingering = false;  ///< over in order; waits for the peer to disconnect first
     bool finish_asked = false;
-    std::int64_t heard_ns = 0;     ///< a sign of life, as of the last look
-    bool traffic = false;          ///< a sign of life since then
+    std::int64_t heard_ns = 0;  ///< a sign of life, as of the last look
+    bool traffic = false;       ///< a sign of life since then
     std::uint32_t qp_number = 0;
     RdmaLink* next_due = nullptr;
     RdmaLink* next_free = nullptr;
     RdmaLink* next_touched = nullptr;
-    memory::RingQueue<Received, 1> held;       ///< came while receiving was paused
+    memory::RingQueue<Received, 1> held;  ///< came while receiving was paused
     memory::RingQueue<Operation, 1> waiting;
     memory::RingQueue<Operation, 1> operations;  ///< with the device, in order
     memory::RingQueue<Exposure, 1> exposures;
@@ -160,9 +160,7 @@ public:
     Address local, remote;
 
     /// What is next uses up a receive of the peer's, and the peer has granted none; its next credits bring the link here again.
-    bool awaits_credit() noexcept {
-        return !waiting.empty() && waiting.front().does == Operation::Does::write_telling && credits <= credits_kept;
-    }
+    bool awaits_credit() noexcept { return !waiting.empty() && waiting.front().does == Operation::Does::write_telling && credits <= credits_kept; }
 };
 
 /// Links by their queue pair's number (24 bits).
@@ -195,27 +193,27 @@ struct Rail final : Watcher {
 
     struct Slot {
         ibv_recv_wr request{};
-        ibv_sge place{};            ///< the block, with its key; of no length until the device knows it
+        ibv_sge place{};  ///< the block, with its key; of no length until the device knows it
         Buffer block;
     };
 
     RdmaPort* port = nullptr;
     Queues* queues = nullptr;
     Rail* next = nullptr;
-    bool armed = false;             ///< the next completion makes the channel readable
-    bool dead = false;              ///< the device or the queue is gone: neither posted to nor polled
-    Session* notice = nullptr;      ///< by which its queues are given up, once no link is on them
+    bool armed = false;         ///< the next completion makes the channel readable
+    bool dead = false;          ///< the device or the queue is gone: neither posted to nor polled
+    Session* notice = nullptr;  ///< by which its queues are given up, once no link is on them
     bool given_up = false;
     unsigned link_count = 0;
-    bool refused = false;           ///< the device takes no more memory
-    bool crowded = false;           ///< somebody was refused because the completion queue is spoken for
-    unsigned requests_out = 0;      ///< work requests of all links
-    unsigned receives_out = 0;      ///< posted and not consumed
-    unsigned own_receives = 0;      ///< what raw links have posted, or will
-    unsigned promised = 0;          ///< of these, granted to peers
-    unsigned set_aside = 0;         ///< by all links
-    unsigned unacknowledged = 0;    ///< events of the channel
-    unsigned early_count = 0;       ///< completions that arming found
+    bool refused = false;         ///< the device takes no more memory
+    bool crowded = false;         ///< somebody was refused because the completion queue is spoken for
+    unsigned requests_out = 0;    ///< work requests of all links
+    unsigned receives_out = 0;    ///< posted and not consumed
+    unsigned own_receives = 0;    ///< what raw links have posted, or will
+    unsigned promised = 0;        ///< of these, granted to peers
+    unsigned set_aside = 0;       ///< by all links
+    unsigned unacknowledged = 0;  ///< events of the channel
+    unsigned early_count = 0;     ///< completions that arming found
     ibv_wc early[16];
     Slot* slots = nullptr;
     std::uint32_t* free_slots = nullptr;  ///< a stack; those with a block are at its top

@@ -23,8 +23,8 @@ Result<RemoteRegion> RdmaPort::expose(Link& base, Buffer range, Access access) {
     if ((unsigned(access) & unsigned(Access::atomic)) != 0) rights |= IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_LOCAL_WRITE;
     if (!link.exposures.reserve(1)) return Error(Errc::out_of_memory, Step::remote);
     const bool by_window = link.own_caps.remote_invalidate;
-    ibv_mr* region = verbs().ibv_reg_mr(link.rail->queues->device->pd, range.data(), range.size(),
-                                        by_window ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND : rights);
+    ibv_mr* region =
+        verbs().ibv_reg_mr(link.rail->queues->device->pd, range.data(), range.size(), by_window ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND : rights);
     if (region == nullptr) return Device::refusal(errno, range.size(), Step::remote);
     if (by_window) return bind_window(link, region, std::move(range), rights & ~IBV_ACCESS_LOCAL_WRITE);
     const RemoteRegion out{reinterpret_cast<std::uintptr_t>(range.data()), region->rkey, range.size()};
@@ -198,7 +198,8 @@ bool RdmaPort::make_known(RdmaLink& link, Operation& operation, std::uint32_t& l
         lkey = Device::lkey_of(key);
         return true;
     }
-    device.request(*slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
+    device.request(
+        *slab, [](void* bell) { static_cast<Bell*>(bell)->ring(); }, &host.bell());
     if (!slab->is_foreign() && refused()) error = Error(Errc::device_error, Step::remote);
     return false;
 }
@@ -244,7 +245,8 @@ void RdmaPort::operation_done(RdmaLink& link, Error error) {
 
 /// The link is over. What the device has keeps its memory until the queue pair is gone.
 void RdmaPort::drop_operations(RdmaLink& link) {
-    const Error error = link.error.code() == Errc::remote_access ? Error(Errc::cancelled, Step::remote) : Error(link.error.code(), Step::remote, link.error.who());
+    const Error error =
+        link.error.code() == Errc::remote_access ? Error(Errc::cancelled, Step::remote) : Error(link.error.code(), Step::remote, link.error.who());
     for (std::uint32_t i = 0; i < link.operations.size(); ++i) {
         Operation& each = link.operations[i];
         if (!std::exchange(each.told, true)) link.sink->completed(each.id, error, {});

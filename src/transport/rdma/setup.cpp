@@ -351,8 +351,9 @@ Result<Listening*> RdmaPort::listen(const Endpoint& at, bool shared, Acceptor& a
         char text[128];
         bound.error().describe(text, sizeof text);
         if (bound.error() == Errc::address_unavailable) {
-            return base::refuse(why, Errc::address_unavailable, "rdma://%.*s:%u: no RDMA device has this address; `rdma link` and `ip address` show which there are",
-                                EVPL_SHOWN(at.host()), unsigned(at.port()));
+            return base::refuse(why, Errc::address_unavailable,
+                                "rdma://%.*s:%u: no RDMA device has this address; `rdma link` and `ip address` show which there are", EVPL_SHOWN(at.host()),
+                                unsigned(at.port()));
         }
         base::refuse(why, bound.error().code(), "rdma://%.*s:%u: %s", EVPL_SHOWN(at.host()), unsigned(at.port()), text);
         return bound.error();

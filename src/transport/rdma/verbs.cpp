@@ -104,7 +104,8 @@ struct Loaded {
     void describe_port(ibv_context& context, std::uint8_t number) noexcept {
         ibv_port_attr port{};
         if (functions.ibv_query_port(&context, number, reinterpret_cast<_compat_ibv_port_attr*>(&port)) != 0) return;
-        add("%s port %u %s, MTU %u", number == 1 ? "" : ",", unsigned(number), port.state == IBV_PORT_ACTIVE ? "up" : "down", 128u << unsigned(port.active_mtu));
+        add("%s port %u %s, MTU %u", number == 1 ? "" : ",", unsigned(number), port.state == IBV_PORT_ACTIVE ? "up" : "down",
+            128u << unsigned(port.active_mtu));
         constexpr int shown = 4;
         char last[INET6_ADDRSTRLEN] = {};
         for (int i = 0, done = 0; i < port.gid_tbl_len && done < shown; ++i) {

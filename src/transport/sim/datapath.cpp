@@ -78,25 +78,23 @@ void SimPort::complete(const Done& done) {
     SimLink* link = find(done.link);
     if (link == nullptr) return;
     switch (done.what) {
-        case Done::What::opened: return opened(*link);
-        case Done::What::received: return receive(*link);
-        case Done::What::sent: return sent(*link);
-        case Done::What::closed: return closed(*link);
-        case Done::What::retired: return retired(*link);
-        default: break;
+    case Done::What::opened: return opened(*link);
+    case Done::What::received: return receive(*link);
+    case Done::What::sent: return sent(*link);
+    case Done::What::closed: return closed(*link);
+    case Done::What::retired: return retired(*link);
+    default: break;
     }
     if (link->over) return;
     switch (done.what) {
-        case Done::What::send_failed:
-            world.trace("send_failed", link->number, std::uint64_t(done.error.code()));
-            return link->sink->send_failed(done.error);
-        case Done::What::writable:
-            world.trace("writable", link->number, 0);
-            link->sink->writable();
-            return pump(*link);
-        case Done::What::pump: return pump(*link);
-        case Done::What::completed: return completed(*link);
-        default: return;
+    case Done::What::send_failed: world.trace("send_failed", link->number, std::uint64_t(done.error.code())); return link->sink->send_failed(done.error);
+    case Done::What::writable:
+        world.trace("writable", link->number, 0);
+        link->sink->writable();
+        return pump(*link);
+    case Done::What::pump: return pump(*link);
+    case Done::What::completed: return completed(*link);
+    default: return;
     }
 }
 
@@ -217,8 +215,7 @@ bool SimPort::deliver(SimLink& link) {
         arrival.local = &local;
     }
     if (last) {
-        if (!datagram && !link.silent)
-            world.plan(Event::What::credited, world.now + world.delay(), link.peer, fragment.bytes.size());
+        if (!datagram && !link.silent) world.plan(Event::What::credited, world.now + world.delay(), link.peer, fragment.bytes.size());
         link.inbound.pop_front();
     }
     world.trace("delivered", link.number, size * 2 + arrival.end_of_message, bytes.bytes());
@@ -296,12 +293,10 @@ SimPort::Piece SimPort::next_piece(SimLink& link) {
             piece.end_of_message = ends_message(link, outbox[piece.slices++]);
         }
     }
-    const std::size_t room =
-        world.options.window_bytes - std::min<std::size_t>(world.options.window_bytes, link.window_used);
+    const std::size_t room = world.options.window_bytes - std::min<std::size_t>(world.options.window_bytes, link.window_used);
     piece.bytes = std::min({message, room, piece_bytes_most});
     piece.fits = (piece.bytes > 0 || message == 0) && link.pieces_out < pieces_out_most;
-    if (piece.bytes > 0 && world.random.chance(world.options.split))
-        piece.bytes = 1 + world.random.below(std::min<std::size_t>(piece.bytes, 1460));
+    if (piece.bytes > 0 && world.random.chance(world.options.split)) piece.bytes = 1 + world.random.below(std::min<std::size_t>(piece.bytes, 1460));
     if (piece.bytes < message) piece.end_of_message = false;
     if (!piece.end_of_message) piece.slices = 0;
     return piece;
@@ -338,8 +333,7 @@ void SimPort::check_key(SimLink& link, const Buffer& slice) {
     if (device == nullptr) return;
     std::uint64_t room;
     const memory::Slab* slab = memory::slab_of(slice);
-    if (slab == nullptr || device->key_of(*slab, room) == nullptr)
-        world.violation("a slice without a key in the link's domain");
+    if (slab == nullptr || device->key_of(*slab, room) == nullptr) world.violation("a slice without a key in the link's domain");
 }
 
 /// Moves the piece's slices to the device. False: no memory for the list.
@@ -404,8 +398,7 @@ void SimPort::sent(SimLink& link) {
 
 /// One operation has been answered.
 void SimPort::completed(SimLink& link) {
-    const auto done = std::find_if(link.operations.begin(), link.operations.end(),
-                                   [](const RemoteOperation& each) { return each.posted; });
+    const auto done = std::find_if(link.operations.begin(), link.operations.end(), [](const RemoteOperation& each) { return each.posted; });
     if (done == link.operations.end()) return;
     RemoteOperation operation = std::move(*done);
     link.operations.erase(done);
@@ -418,10 +411,8 @@ void SimPort::completed(SimLink& link) {
 /// A draining link sends by itself what its outbox still has.
 void SimPort::pump(SimLink& link) {
     if (!link.draining || link.over || link.state != SimLink::State::open) return;
-    if (link.outbox->empty())
-        end_if_drained(link);
-    else
-        flush(link);
+    if (link.outbox->empty()) end_if_drained(link);
+    else flush(link);
 }
 
 void SimPort::end_if_drained(SimLink& link) {
@@ -431,8 +422,7 @@ void SimPort::end_if_drained(SimLink& link) {
     if (link.kind == Kind::datagram) return end_link(link, closed_here);
     if (!std::exchange(link.end_sent, true) && !link.silent) {
         const bool early = world.random.chance(world.options.early_end);
-        world.plan(Event::What::end_arrives, early ? world.now + 1 : world.next_arrival(link), link.peer,
-                   link.pieces_sent);
+        world.plan(Event::What::end_arrives, early ? world.now + 1 : world.next_arrival(link), link.peer, link.pieces_sent);
     }
     const Error end{Errc::end, Step::none, Who::peer};
     if (link.how == How::drain) {
@@ -441,8 +431,7 @@ void SimPort::end_if_drained(SimLink& link) {
     }
     // What has arrived and is not wanted any more: the peer learns that it was not read, behind all that it was sent.
     if (!link.inbound.empty() && !link.silent)
-        world.plan(Event::What::cut_arrives, world.next_arrival(link), link.peer, 0,
-                   {Errc::reset, Step::recv, Who::peer});
+        world.plan(Event::What::cut_arrives, world.next_arrival(link), link.peer, 0, {Errc::reset, Step::recv, Who::peer});
     end_link(link, link.ended ? end : closed_here);
 }
 

@@ -63,8 +63,7 @@ void World::violation(const char* what) noexcept {
     if (counted.violations++ == 0) counted.first_violation = what;
 }
 
-void World::trace(const char* upcall, std::uint64_t link, std::uint64_t detail,
-                  std::span<const std::byte> bytes) noexcept {
+void World::trace(const char* upcall, std::uint64_t link, std::uint64_t detail, std::span<const std::byte> bytes) noexcept {
     ++counted.upcalls;
     const auto mix = [this](std::uint64_t value) { hash = (hash ^ value) * 0x100000001b3u; };  // FNV-1a
     for (const char* c = upcall; *c != 0; ++c) mix(std::uint8_t(*c));
@@ -81,13 +80,10 @@ void World::trace(const char* upcall, std::uint64_t link, std::uint64_t detail,
 
 using sim::World;
 
-SimNet::SimNet(const SimOptions& options) : world_(new World(options)), previous_(sim::current_net) {
-    sim::current_net = this;
-}
+SimNet::SimNet(const SimOptions& options) : world_(new World(options)), previous_(sim::current_net) { sim::current_net = this; }
 
 SimNet::~SimNet() {
-    for (const auto* port : world_->ports)
-        EVPL_CHECK(port == nullptr, "a SimNet must outlive the loops that use it", port->id, 0);
+    for (const auto* port : world_->ports) EVPL_CHECK(port == nullptr, "a SimNet must outlive the loops that use it", port->id, 0);
     for (auto* memory : world_->memories) memory->world_is_gone();
     sim::current_net = previous_;
     delete world_;
@@ -97,13 +93,9 @@ SimNet* SimNet::current() noexcept { return sim::current_net; }
 const SimOptions& SimNet::options() const noexcept { return world_->options; }
 std::int64_t SimNet::now_ns() const noexcept { return world_->now; }
 
-std::int64_t SimNet::next_event_ns() const noexcept {
-    return world_->events.empty() ? INT64_MAX : world_->events.front().at;
-}
+std::int64_t SimNet::next_event_ns() const noexcept { return world_->events.empty() ? INT64_MAX : world_->events.front().at; }
 
-void SimNet::advance(Duration by) {
-    world_->run_until(by.ns > INT64_MAX - world_->now ? INT64_MAX - 1 : world_->now + by.ns);
-}
+void SimNet::advance(Duration by) { world_->run_until(by.ns > INT64_MAX - world_->now ? INT64_MAX - 1 : world_->now + by.ns); }
 
 bool SimNet::step() {
     if (world_->events.empty()) return false;
@@ -112,8 +104,7 @@ bool SimNet::step() {
 }
 
 bool SimNet::completions_waiting() const noexcept {
-    return std::any_of(world_->ports.begin(), world_->ports.end(),
-                       [](const sim::SimPort* port) { return port != nullptr && !port->completions.empty(); });
+    return std::any_of(world_->ports.begin(), world_->ports.end(), [](const sim::SimPort* port) { return port != nullptr && !port->completions.empty(); });
 }
 
 void SimNet::set_trace(void (*trace)(void*, const SimTrace&), void* context) noexcept {
@@ -164,8 +155,7 @@ bool SimNet::settle(unsigned real_ms) const noexcept {
         bool pending = false;
         memory::SlabStore::instance().for_each([&](memory::Slab& slab) {
             for (const auto& device : world_->devices)
-                pending |= device->enrolled() && slab.keys[device->number()].state.load(std::memory_order_acquire) ==
-                                                     memory::KeyState::pending;
+                pending |= device->enrolled() && slab.keys[device->number()].state.load(std::memory_order_acquire) == memory::KeyState::pending;
         });
         if (!pending) return true;
         if (waited_us / 1000 >= real_ms) return false;

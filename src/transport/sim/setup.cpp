@@ -57,9 +57,7 @@ std::string name_in(const Endpoint& endpoint, std::uint16_t port) {
     return name;
 }
 
-const char* prefix_of(Kind kind) noexcept {
-    return kind == Kind::stream ? "stream/" : kind == Kind::message ? "msg/" : "dgram/";
-}
+const char* prefix_of(Kind kind) noexcept { return kind == Kind::stream ? "stream/" : kind == Kind::message ? "msg/" : "dgram/"; }
 
 SimOptions options_here() noexcept {
     const SimNet* net = SimNet::current();
@@ -161,16 +159,14 @@ SimLink* SimPort::find(const LinkName& name) noexcept {
 Result<Listening*> SimPort::listen(const Endpoint& at, bool shared, Acceptor& acceptor, Diagnostic& why) {
     const auto kind = kind_of(at, why);
     if (!kind) return kind.error();
-    if (*kind == Kind::datagram)
-        return refuse(why, Errc::not_supported, Step::listen, "sim-dgram has no connections to listen for");
+    if (*kind == Kind::datagram) return refuse(why, Errc::not_supported, Step::listen, "sim-dgram has no connections to listen for");
     if (!world.may_allocate()) return refuse(why, Errc::out_of_memory, Step::listen, "out of memory (simulated)");
     const std::uint16_t number = at.has_port() && at.port() == 0 ? ++world.last_port : at.port();
     const std::string name = name_in(at, number);
     const std::string key = prefix_of(*kind) + name;
     for (const SimListening* other : world.listenings)
         if (other->key == key && !(shared && other->shared))
-            return refuse(why, Errc::address_in_use, Step::listen, "somebody listens at sim://%s already",
-                          name.c_str());
+            return refuse(why, Errc::address_in_use, Step::listen, "somebody listens at sim://%s already", name.c_str());
 
     auto listening = std::make_unique<SimListening>();
     listening->port = this;
@@ -195,8 +191,7 @@ SimListening* SimPort::find_listening(std::uint32_t number) noexcept {
 
 void SimPort::drop_listening(SimListening& listening) {
     for (const LinkName& waiting : listening.backlog) {
-        world.plan(Event::What::connect_answered, world.now + world.delay(), waiting, 0,
-                   {Errc::refused, Step::connect, Who::peer});
+        world.plan(Event::What::connect_answered, world.now + world.delay(), waiting, 0, {Errc::refused, Step::connect, Who::peer});
     }
     std::erase(world.listenings, &listening);
     std::erase_if(listenings, [&](const auto& each) { return each.get() == &listening; });
@@ -214,8 +209,7 @@ void SimListening::resume() noexcept {
 Result<Link*> SimPort::connect(const Endpoint& to, const Address&, Sink& sink, SendQueue& outbox, Diagnostic& why) {
     const auto kind = kind_of(to, why);
     if (!kind) return kind.error();
-    if (*kind == Kind::datagram)
-        return refuse(why, Errc::not_supported, Step::connect, "sim-dgram is bound, not connected");
+    if (*kind == Kind::datagram) return refuse(why, Errc::not_supported, Step::connect, "sim-dgram is bound, not connected");
     SimLink* link = take_link(*kind);
     if (link == nullptr) return refuse(why, Errc::out_of_memory, Step::connect, "out of memory (simulated)");
     link->sink = &sink;
@@ -229,16 +223,14 @@ Result<Link*> SimPort::connect(const Endpoint& to, const Address&, Sink& sink, S
 Result<Link*> SimPort::bind(const Endpoint& at, const Address* remote, Sink& sink, SendQueue& outbox, Diagnostic& why) {
     const auto kind = kind_of(at, why);
     if (!kind) return kind.error();
-    if (*kind != Kind::datagram)
-        return refuse(why, Errc::not_supported, Step::bind, "sim carries no datagrams: write sim-dgram://");
+    if (*kind != Kind::datagram) return refuse(why, Errc::not_supported, Step::bind, "sim carries no datagrams: write sim-dgram://");
     const bool connected = remote != nullptr;
     const std::uint16_t number = !at.has_port() || at.port() == 0 ? ++world.last_port : at.port();
     const std::string name = name_in(at, number);
     const bool nameless = connected || at.host() == "*";
     if (!nameless)
         for (const Binding& other : world.bindings)
-            if (other.key == name)
-                return refuse(why, Errc::address_in_use, Step::bind, "sim-dgram://%s is taken", name.c_str());
+            if (other.key == name) return refuse(why, Errc::address_in_use, Step::bind, "sim-dgram://%s is taken", name.c_str());
     SimLink* link = take_link(Kind::datagram);
     if (link == nullptr) return refuse(why, Errc::out_of_memory, Step::bind, "out of memory (simulated)");
     link->sink = &sink;
@@ -329,13 +321,11 @@ Result<void> SimPort::start_remote(Link& base, RemoteOperation&& operation) {
     return {};
 }
 
-Result<void> SimPort::read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset,
-                           Buffer into) {
+Result<void> SimPort::read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) {
     return start_remote(link, {operation, true, region, offset, std::move(into), false, {}});
 }
 
-Result<void> SimPort::write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset,
-                            Buffer from) {
+Result<void> SimPort::write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) {
     return start_remote(link, {operation, false, region, offset, std::move(from), false, {}});
 }
 

@@ -44,8 +44,7 @@ struct SimOptions {
     unsigned devices = 1;                     ///< each with a protection domain; 0: any memory will do
     std::uint32_t device_buffers = 64;        ///< receive blocks per port; beyond 3/4 of them bytes are copied out
     std::uint32_t device_block_bytes = 2048;  ///< of a receive block, and the largest datagram
-    std::uint32_t window_bytes =
-        256u << 10;  ///< of one direction of a link: taken from the outbox and not yet delivered
+    std::uint32_t window_bytes = 256u << 10;  ///< of one direction of a link: taken from the outbox and not yet delivered
     std::uint32_t message_bytes_max = 1u << 20;
     std::uint64_t fail_allocation_at = 0;  ///< the allocation of this number (from 1) fails; 0: none does
 };

@@ -21,14 +21,11 @@ constexpr Error cut_by_network{Errc::reset, Step::recv, Who::system};
 
 std::int64_t World::delay() noexcept {
     const std::int64_t least = options.delay_least.ns, most = options.delay_most.ns;
-    const std::int64_t drawn =
-        most > least ? least + std::int64_t(random.below(std::uint64_t(most - least + 1))) : least;
+    const std::int64_t drawn = most > least ? least + std::int64_t(random.below(std::uint64_t(most - least + 1))) : least;
     return drawn > 0 ? drawn : 1;
 }
 
-std::int64_t World::long_delay() noexcept {
-    return 1 + std::int64_t(random.below(50 * std::uint64_t(options.delay_most.ns) + 1));
-}
+std::int64_t World::long_delay() noexcept { return 1 + std::int64_t(random.below(50 * std::uint64_t(options.delay_most.ns) + 1)); }
 
 std::int64_t World::next_arrival(SimLink& from) {
     std::int64_t trip = delay();
@@ -87,18 +84,18 @@ void World::happen(Event& event) {
     if (event.what == retires) return port.post(Done::What::retired, *link);
     if (link->over) return;
     switch (event.what) {
-        case connect_arrives: return connect_arrived(*link);
-        case transmit: return transmit_next(*link, event);
-        case credited: return credit(*link, event.number);
-        case end_arrives: return end_arrived(*link, event.number);
-        case cut_arrives: return cut(*link, event.error);
-        case strike: return struck(*link, event.number != 0);
-        case silence_noticed: return cut(*link, {Errc::peer_silent, Step::recv, Who::peer});
-        case unclogged: link->clogged = false; return port.post_writable(*link);
-        case receive_again: return port.post_received(*link);
-        case remote_arrives: return remote_arrived(*link, event.number);
-        case remote_answered: return remote_done(*link, event.number, event.error);
-        default: return;
+    case connect_arrives: return connect_arrived(*link);
+    case transmit: return transmit_next(*link, event);
+    case credited: return credit(*link, event.number);
+    case end_arrives: return end_arrived(*link, event.number);
+    case cut_arrives: return cut(*link, event.error);
+    case strike: return struck(*link, event.number != 0);
+    case silence_noticed: return cut(*link, {Errc::peer_silent, Step::recv, Who::peer});
+    case unclogged: link->clogged = false; return port.post_writable(*link);
+    case receive_again: return port.post_received(*link);
+    case remote_arrives: return remote_arrived(*link, event.number);
+    case remote_answered: return remote_done(*link, event.number, event.error);
+    default: return;
     }
 }
 
@@ -125,9 +122,7 @@ void World::connect_answered_by(Event& event) {
     if (!event.error.ok()) return port.end_link(*from, event.error);
     from->peer = event.other;
     port.post(Done::What::opened, *from);
-    const auto when = [&] {
-        return now + 1 + std::int64_t(random.below(std::uint64_t(std::max<std::int64_t>(1, options.fault_window.ns))));
-    };
+    const auto when = [&] { return now + 1 + std::int64_t(random.below(std::uint64_t(std::max<std::int64_t>(1, options.fault_window.ns)))); };
     if (random.chance(options.reset)) plan(Event::What::strike, when(), from->name, 0);
     if (random.chance(options.silence)) plan(Event::What::strike, when(), from->name, 1);
 }
@@ -207,8 +202,7 @@ void World::transmit_next(SimLink& link, Event& event) {
 
 void World::transmit_datagram(SimLink& link, Fragment&& fragment) {
     const auto wanted = [&](const Binding& each) {
-        return fragment.target.family != Address::Family::none ? each.address == fragment.target
-                                                               : !link.target.empty() && each.key == link.target;
+        return fragment.target.family != Address::Family::none ? each.address == fragment.target : !link.target.empty() && each.key == link.target;
     };
     const auto to = std::find_if(bindings.begin(), bindings.end(), wanted);
     if (to == bindings.end() || random.chance(options.lose)) {
@@ -226,10 +220,8 @@ void World::transmit_datagram(SimLink& link, Fragment&& fragment) {
     for (unsigned i = 0; i < copies; ++i) {
         Event arrival;
         // One that is held up lets those behind it pass.
-        if (random.chance(options.reorder))
-            arrival.at = now + delay() + 4 * delay();
-        else
-            arrival.at = link.arrive_at = std::max(link.arrive_at, now + delay());
+        if (random.chance(options.reorder)) arrival.at = now + delay() + 4 * delay();
+        else arrival.at = link.arrive_at = std::max(link.arrive_at, now + delay());
         arrival.what = Event::What::arrives;
         arrival.link = to->link;
         arrival.other = link.name;
@@ -244,14 +236,12 @@ void World::arrived(Event& event) {
         // Nobody there any more: the sender is told, behind what was sent to it in order.
         SimLink* sender = find(event.other);
         if (sender != nullptr && sender->kind != Kind::datagram && !sender->over && !sender->silent)
-            plan(Event::What::cut_arrives, std::max(now + delay(), sender->inbound_until), sender->name, 0,
-                 reset_by_peer);
+            plan(Event::What::cut_arrives, std::max(now + delay(), sender->inbound_until), sender->name, 0, reset_by_peer);
         return;
     }
     if (link->silent || link->cut_pending) return;
     if (link->kind == Kind::datagram) {
-        const bool stranger =
-            !link->target.empty() && static_cast<SimPort*>(link->port)->remote_address(*link) != event.fragment.source;
+        const bool stranger = !link->target.empty() && static_cast<SimPort*>(link->port)->remote_address(*link) != event.fragment.source;
         if (stranger || link->inbound.size() >= datagrams_waiting_most) {
             ++counted.datagrams_lost;
             return;
@@ -279,17 +269,15 @@ void World::end_arrived(SimLink& link, std::uint64_t pieces) {
 // -- remote memory ---------------------------------------------------------------------------------------------
 
 void World::remote_arrived(SimLink& origin, std::uint64_t number) {
-    const auto operation = std::find_if(origin.operations.begin(), origin.operations.end(),
-                                        [&](const RemoteOperation& each) { return each.id.value == number; });
+    const auto operation =
+        std::find_if(origin.operations.begin(), origin.operations.end(), [&](const RemoteOperation& each) { return each.id.value == number; });
     SimLink* target = find(origin.peer);
     if (operation == origin.operations.end() || origin.silent) return;
-    if (target == nullptr || target->over)
-        return plan(Event::What::cut_arrives, now + delay(), origin.name, 0, reset_by_peer);
+    if (target == nullptr || target->over) return plan(Event::What::cut_arrives, now + delay(), origin.name, 0, reset_by_peer);
     Error error{Errc::remote_access, Step::remote, Who::peer};
     const std::uint8_t needed = std::uint8_t(operation->reads ? Access::read : Access::write);
     for (Exposed& each : target->exposed) {
-        const bool inside =
-            operation->offset <= each.bytes.size() && operation->buffer.size() <= each.bytes.size() - operation->offset;
+        const bool inside = operation->offset <= each.bytes.size() && operation->buffer.size() <= each.bytes.size() - operation->offset;
         if (each.region.key != operation->region.key || each.region.address != operation->region.address || !inside ||
             (std::uint8_t(each.access) & needed) == 0)
             continue;

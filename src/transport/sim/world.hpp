@@ -172,18 +172,7 @@ public:
 
 /// What a port's poll finds: a device completion.
 struct Done {
-    enum class What : std::uint8_t {
-        incoming,
-        opened,
-        received,
-        sent,
-        send_failed,
-        writable,
-        pump,
-        completed,
-        closed,
-        retired
-    };
+    enum class What : std::uint8_t { incoming, opened, received, sent, send_failed, writable, pump, completed, closed, retired };
     What what;
     LinkName link;
     std::uint64_t number = 0;  ///< incoming: the listening's id
@@ -197,20 +186,16 @@ public:
 
     // -- setup.cpp
     Result<Listening*> listen(const Endpoint& at, bool shared, Acceptor& acceptor, Diagnostic& why) override;
-    Result<Link*> connect(const Endpoint& to, const Address& address, Sink& sink, SendQueue& outbox,
-                          Diagnostic& why) override;
-    Result<Link*> bind(const Endpoint& at, const Address* remote, Sink& sink, SendQueue& outbox,
-                       Diagnostic& why) override;
+    Result<Link*> connect(const Endpoint& to, const Address& address, Sink& sink, SendQueue& outbox, Diagnostic& why) override;
+    Result<Link*> bind(const Endpoint& at, const Address* remote, Sink& sink, SendQueue& outbox, Diagnostic& why) override;
     void close(Link& link, How how) override;
     Address remote_address(const Link& link) const override;
     Address local_address(const Link& link) const override;
     std::size_t remote_name(const Link& link, std::span<char> room) const override;
     Result<RemoteRegion> expose(Link& link, Buffer range, Access access) override;
     Result<void> revoke(Link& link, const RemoteRegion& region) override;
-    Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset,
-                      Buffer into) override;
-    Result<void> write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset,
-                       Buffer from) override;
+    Result<void> read(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer into) override;
+    Result<void> write(Link& link, OperationId operation, const RemoteRegion& region, std::uint64_t offset, Buffer from) override;
 
     SimLink* take_link(Kind kind);
     void free_link(SimLink& link);
@@ -241,8 +226,7 @@ public:
     Host& host;
     const std::uint32_t id;
     Caps stream_caps, message_caps, datagram_caps;
-    std::vector<std::unique_ptr<SimLink>>
-        links;  ///< type-stable: a slot is reused, never moved or freed before the port
+    std::vector<std::unique_ptr<SimLink>> links;  ///< type-stable: a slot is reused, never moved or freed before the port
     std::vector<std::uint32_t> free_slots;
     std::vector<std::unique_ptr<SimListening>> listenings;
     std::deque<Done> completions;
@@ -339,14 +323,11 @@ struct World {
     void remote_done(SimLink& origin, std::uint64_t number, Error error);
 
     SimLink* find(const LinkName& name) noexcept;
-    SimPort* port_of(const LinkName& name) noexcept {
-        return name.port != 0 && name.port <= ports.size() ? ports[name.port - 1] : nullptr;
-    }
+    SimPort* port_of(const LinkName& name) noexcept { return name.port != 0 && name.port <= ports.size() ? ports[name.port - 1] : nullptr; }
     /// False: this allocation fails. Counts.
     bool may_allocate() noexcept { return ++allocations != options.fail_allocation_at; }
     void violation(const char* what) noexcept;
-    void trace(const char* upcall, std::uint64_t link, std::uint64_t detail,
-               std::span<const std::byte> bytes = {}) noexcept;
+    void trace(const char* upcall, std::uint64_t link, std::uint64_t detail, std::span<const std::byte> bytes = {}) noexcept;
 
     SimOptions options;
     Random random;

@@ -19,13 +19,9 @@ class SocketTransport final : public Transport {
 public:
     std::span<const Scheme> schemes() const noexcept override { return schemes_; }
 
-    Probe probe(const Scheme& scheme) noexcept override {
-        return {true, "part of every kernel", "", caps_of(family_of(scheme), true)};
-    }
+    Probe probe(const Scheme& scheme) noexcept override { return {true, "part of every kernel", "", caps_of(family_of(scheme), true)}; }
 
-    Result<Caps> caps(const Scheme& scheme, const Endpoint& endpoint, Diagnostic& why) noexcept override {
-        return planned_caps(scheme, endpoint, why);
-    }
+    Result<Caps> caps(const Scheme& scheme, const Endpoint& endpoint, Diagnostic& why) noexcept override { return planned_caps(scheme, endpoint, why); }
 
     Result<Port*> open(Host& host) noexcept override {
         const auto sleeper = host.sleeper();

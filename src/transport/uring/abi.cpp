@@ -19,7 +19,7 @@ static_assert(enter_get_events == IORING_ENTER_GETEVENTS && enter_extended == IO
 static_assert(enter_registered_ring == IORING_ENTER_REGISTERED_RING);
 static_assert(sq_cq_overflow == IORING_SQ_CQ_OVERFLOW && sq_taskrun == IORING_SQ_TASKRUN);
 static_assert(unsigned(register_buffers) == IORING_REGISTER_BUFFERS2 && unsigned(register_buffers_update) == IORING_REGISTER_BUFFERS_UPDATE);
-static_assert( unsigned(register_probe) == IORING_REGISTER_PROBE);
+static_assert(unsigned(register_probe) == IORING_REGISTER_PROBE);
 static_assert(unsigned(register_enable) == IORING_REGISTER_ENABLE_RINGS && unsigned(register_ring_descriptors) == IORING_REGISTER_RING_FDS);
 static_assert(unsigned(unregister_ring_descriptors) == IORING_UNREGISTER_RING_FDS);
 static_assert(unsigned(register_buffer_ring) == IORING_REGISTER_PBUF_RING && unsigned(unregister_buffer_ring) == IORING_UNREGISTER_PBUF_RING);

@@ -19,8 +19,8 @@ Result<void> BufferGroup::open(Ring& ring, bool incremental) noexcept {
         if (room != MAP_FAILED) ::munmap(room, entries_bytes_);
         return Error(Errc::out_of_memory, Step::open);
     }
-    abi::BufferRingArgument argument{reinterpret_cast<std::uintptr_t>(room), count_, number_,
-                                     incremental ? abi::buffer_ring_incremental : std::uint16_t(0), {}};
+    abi::BufferRingArgument argument{
+        reinterpret_cast<std::uintptr_t>(room), count_, number_, incremental ? abi::buffer_ring_incremental : std::uint16_t(0), {}};
     if (const int result = ring.call_register(abi::register_buffer_ring, &argument, 1); result < 0) {
         ::munmap(room, entries_bytes_);
         return Error::from_errno(-result, Step::open);
@@ -45,7 +45,8 @@ void BufferGroup::offer(std::uint16_t id) noexcept {
 }
 
 bool BufferGroup::refill() noexcept {
-    if (empty_count_ == 0) [[likely]] return true;
+    if (empty_count_ == 0) [[likely]]
+        return true;
     while (empty_ != none) {
         Slot& slot = slots_[empty_];
         if (!slot.block) {

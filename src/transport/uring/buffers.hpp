@@ -33,8 +33,8 @@ public:
 private:
     struct Slot {
         Buffer block;
-        std::uint32_t used = 0;   ///< incremental: handed on
-        std::uint16_t next = 0;   ///< in the list of empty ones
+        std::uint32_t used = 0;  ///< incremental: handed on
+        std::uint16_t next = 0;  ///< in the list of empty ones
     };
     static constexpr std::uint16_t none = 0xffff;
     void offer(std::uint16_t id) noexcept;

@@ -255,8 +255,8 @@ bool UringPort::send_inline(SocketLink& link) {
     unsigned count = 0;
     for (; count < inline_vectors && count < out.count(); ++count) vectors[count] = {out[count].data(), out[count].size()};
     msghdr message{nullptr, 0, vectors, count, nullptr, 0, 0};
-    const ssize_t sent = count == 1 ? ::send(link.watched_fd, vectors[0].iov_base, vectors[0].iov_len, MSG_NOSIGNAL)
-                                    : ::sendmsg(link.watched_fd, &message, MSG_NOSIGNAL);
+    const ssize_t sent =
+        count == 1 ? ::send(link.watched_fd, vectors[0].iov_base, vectors[0].iov_len, MSG_NOSIGNAL) : ::sendmsg(link.watched_fd, &message, MSG_NOSIGNAL);
     if (sent < 0) {
         if (errno == EAGAIN || errno == EINTR) return true;
         (void)send_failed(link, errno);

@@ -24,21 +24,21 @@ struct Shot {
 struct alignas(16) Driven {
     SocketLink* link = nullptr;
     Driven* next_free = nullptr;
-    Shot receive;              ///< multishot receive (tcp), or multishot poll (all others)
-    Shot room;                 ///< poll for room to send, or for a connect to be through
-    Shot hangup;               ///< poll for the peer's last sign, when nothing is received any more
-    bool sending = false;      ///< a send is out, which is for `held`
-    bool by_reference = false; ///< the newest send is, or was
+    Shot receive;                   ///< multishot receive (tcp), or multishot poll (all others)
+    Shot room;                      ///< poll for room to send, or for a connect to be through
+    Shot hangup;                    ///< poll for the peer's last sign, when nothing is received any more
+    bool sending = false;           ///< a send is out, which is for `held`
+    bool by_reference = false;      ///< the newest send is, or was
     std::uint16_t send_number = 0;  ///< part of its name: notifications of sends by reference come later, in any order
-    bool by_bytes = false;     ///< received in provided buffers: udp, and tcp that does not bring much at a time
-    bool changes_way = false;  ///< between by_bytes and edges: its receive is cancelled for that
-    std::uint8_t misfits = 0;  ///< receives in a row that say that the other way fits better
-    bool early_end = false;    ///< the peer ended while receiving was paused
-    std::uint16_t operations = 0;  ///< of all kinds, whose last completion has not come
-    std::uint32_t last_put = 0;    ///< the ring's number of the newest one
+    bool by_bytes = false;          ///< received in provided buffers: udp, and tcp that does not bring much at a time
+    bool changes_way = false;       ///< between by_bytes and edges: its receive is cancelled for that
+    std::uint8_t misfits = 0;       ///< receives in a row that say that the other way fits better
+    bool early_end = false;         ///< the peer ended while receiving was paused
+    std::uint16_t operations = 0;   ///< of all kinds, whose last completion has not come
+    std::uint32_t last_put = 0;     ///< the ring's number of the newest one
     Error early_error;
-    SliceQueue held;           ///< the kernel's until the send completes; by reference it stays that until the notification
-    SliceQueue early;          ///< received after the link was paused; datagrams with what the kernel put before them
+    SliceQueue held;   ///< the kernel's until the send completes; by reference it stays that until the notification
+    SliceQueue early;  ///< received after the link was paused; datagrams with what the kernel put before them
 };
 
 /// A multishot accept. It outlives its listener until the kernel has let go.
@@ -46,8 +46,8 @@ struct alignas(16) AcceptShot {
     SocketListening* listening = nullptr;
     Shot accept;
     AcceptShot* next = nullptr;
-    bool queued = false;       ///< in the port's list of those that have peers
-    bool counted = false;      ///< among those that wait
+    bool queued = false;              ///< in the port's list of those that have peers
+    bool counted = false;             ///< among those that wait
     memory::RingQueue<int, 2> early;  ///< accepted after the listener was paused
 };
 
@@ -64,18 +64,18 @@ using socket::SocketListening;
 
 /// What is rare, and should be seen to have happened.
 struct PortCounts {
-    std::uint64_t starved = 0;           ///< receives that ended because their buffer group was empty
-    std::uint64_t out_of_blocks = 0;     ///< batches after which a group stayed empty: the heap had no block
+    std::uint64_t starved = 0;              ///< receives that ended because their buffer group was empty
+    std::uint64_t out_of_blocks = 0;        ///< batches after which a group stayed empty: the heap had no block
     std::uint64_t ended_by_themselves = 0;  ///< multishot operations that had brought something, and were armed anew
-    std::uint64_t late = 0;              ///< bytes and peers that came although their operation was being cancelled
-    std::uint64_t closed_under_way = 0;  ///< operations that the kernel had when their descriptor was closed
-    std::uint64_t taken_back = 0;        ///< operations that it had not seen yet then
-    std::uint64_t short_sends = 0;       ///< sends through the ring that took a part
-    std::uint64_t by_reference = 0;      ///< sends without a copy
-    std::uint64_t registered = 0;        ///< of these, those out of a registered slab
-    std::uint64_t copied = 0;            ///< of these, those that the kernel copied after all
-    std::uint64_t ways_changed = 0;      ///< links that went over from receiving by the ring to edges, or back
-    std::uint64_t refused_sends = 0;     ///< sends that took nothing for lack of memory: tried again in a millisecond
+    std::uint64_t late = 0;                 ///< bytes and peers that came although their operation was being cancelled
+    std::uint64_t closed_under_way = 0;     ///< operations that the kernel had when their descriptor was closed
+    std::uint64_t taken_back = 0;           ///< operations that it had not seen yet then
+    std::uint64_t short_sends = 0;          ///< sends through the ring that took a part
+    std::uint64_t by_reference = 0;         ///< sends without a copy
+    std::uint64_t registered = 0;           ///< of these, those out of a registered slab
+    std::uint64_t copied = 0;               ///< of these, those that the kernel copied after all
+    std::uint64_t ways_changed = 0;         ///< links that went over from receiving by the ring to edges, or back
+    std::uint64_t refused_sends = 0;        ///< sends that took nothing for lack of memory: tried again in a millisecond
 };
 
 /// Kernel sockets of one loop, driven by the completions of its ring.
@@ -114,7 +114,6 @@ public:
     }
 
 private:
-
     // -- SocketPort
     void close_descriptor(SocketLink& link, bool reset) noexcept override;
     void read_again(SocketLink& link) override;
@@ -179,10 +178,10 @@ private:
     std::optional<BufferGroup> datagrams_;
     std::unique_ptr<Messages> messages_;
     PinnedSlabs pinned_;
-    unsigned references_ = 0;              ///< links that send by reference
-    bool starved_ = false;                 ///< the heap had no block for an empty group
-    unsigned waiting_ = 0;                 ///< links and listeners
-    unsigned flushes_ = 0;                 ///< since the last enter()
+    unsigned references_ = 0;  ///< links that send by reference
+    bool starved_ = false;     ///< the heap had no block for an empty group
+    unsigned waiting_ = 0;     ///< links and listeners
+    unsigned flushes_ = 0;     ///< since the last enter()
     unsigned flushes_before_ = 0;
     PortCounts counts_;
 

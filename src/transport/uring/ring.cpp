@@ -11,10 +11,10 @@
 namespace evpl::transport::uring {
 namespace {
 
-constexpr std::uint32_t setup_flags = abi::setup_cq_size | abi::setup_clamp | abi::setup_disabled | abi::setup_submit_all |
-                                      abi::setup_taskrun_flag | abi::setup_single_issuer | abi::setup_defer_taskrun;
-constexpr std::uint32_t features_needed = abi::feature_single_mmap | abi::feature_no_drop | abi::feature_submit_stable |
-                                          abi::feature_fast_poll | abi::feature_wait_argument | abi::feature_skip_success;
+constexpr std::uint32_t setup_flags = abi::setup_cq_size | abi::setup_clamp | abi::setup_disabled | abi::setup_submit_all | abi::setup_taskrun_flag |
+                                      abi::setup_single_issuer | abi::setup_defer_taskrun;
+constexpr std::uint32_t features_needed = abi::feature_single_mmap | abi::feature_no_drop | abi::feature_submit_stable | abi::feature_fast_poll |
+                                          abi::feature_wait_argument | abi::feature_skip_success;
 
 /// Ends a wait before its least time is over.
 constexpr unsigned min_wait_completions = 32;
@@ -50,11 +50,9 @@ Support absent(int error) noexcept {
     case EACCES:
         return {false, tier_6_1, "io_uring is forbidden here (a seccomp filter, or sysctl kernel.io_uring_disabled)",
                 "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile, and set kernel.io_uring_disabled=0"};
-    case ENOMEM:
-        return {false, tier_6_1, "the kernel has no memory for the smallest ring", "raise the limit of locked memory (ulimit -l)"};
+    case ENOMEM: return {false, tier_6_1, "the kernel has no memory for the smallest ring", "raise the limit of locked memory (ulimit -l)"};
     case EMFILE:
-    case ENFILE:
-        return {false, tier_6_1, "out of descriptors when io_uring was looked for", "raise the limit of descriptors (ulimit -n)"};
+    case ENFILE: return {false, tier_6_1, "out of descriptors when io_uring was looked for", "raise the limit of descriptors (ulimit -n)"};
     case ENOSYS: return {false, tier_6_1, "this kernel has no io_uring", "run Linux 6.1 or later, with CONFIG_IO_URING"};
     default: return {false, tier_6_1, "this kernel's io_uring is too old", "run Linux 6.1 or later"};
     }
@@ -193,7 +191,8 @@ bool Ring::put(const abi::Sqe& operation) noexcept {
     if (!usable()) return false;
     if (!backlog_.empty()) fill();
     if (backlog_.empty()) {
-        if (push(operation)) [[likely]] return true;
+        if (push(operation)) [[likely]]
+            return true;
         ++counts_.submission_full;
         (void)enter(0, 0);
         if (backlog_.empty() && push(operation)) return true;
@@ -214,9 +213,10 @@ int Ring::enter(unsigned wanted, std::int64_t timeout_ns) noexcept {
         const bool waits = wanted > 0 && !more;
         const unsigned enough = !waits ? 0 : min_wait_us_ > 0 ? min_wait_completions : wanted;
         ++system_calls_;
-        if ((load(sq_flags_) & abi::sq_cq_overflow) != 0) [[unlikely]] ++counts_.completion_overflows;
-        const long result = ::syscall(__NR_io_uring_enter, entered_fd_, submissions, enough,
-                                      enter_flags_ | (waits ? abi::enter_extended : 0), waits ? &argument : nullptr, waits ? sizeof argument : 0);
+        if ((load(sq_flags_) & abi::sq_cq_overflow) != 0) [[unlikely]]
+            ++counts_.completion_overflows;
+        const long result = ::syscall(__NR_io_uring_enter, entered_fd_, submissions, enough, enter_flags_ | (waits ? abi::enter_extended : 0),
+                                      waits ? &argument : nullptr, waits ? sizeof argument : 0);
         if (result < 0) return errno;
         if (!more || load(sq_head_) == before) return 0;
     }

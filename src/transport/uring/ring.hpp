@@ -11,15 +11,15 @@ namespace evpl::transport::uring {
 
 /// Sets of kernel features, each containing those before. A lower one can be forced (?tier=, uring.tier).
 enum Tier : std::uint8_t {
-    tier_6_1,   ///< multishot accept and receive, buffer rings, deferred task work: without these io_uring is absent here
-    tier_6_6,   ///< no array between the submission queue and its entries
-    tier_6_15   ///< buffers consumed bit by bit; older kernels have it from 6.12 on, but may report a multishot's bytes out of order
+    tier_6_1,  ///< multishot accept and receive, buffer rings, deferred task work: without these io_uring is absent here
+    tier_6_6,  ///< no array between the submission queue and its entries
+    tier_6_15  ///< buffers consumed bit by bit; older kernels have it from 6.12 on, but may report a multishot's bytes out of order
 };
 inline constexpr Tier tier_most = tier_6_15;
 
 struct RingOptions {
     Tier tier = tier_most;
-    std::uint32_t entries = 256;  ///< of the submission queue; the completion queue has 16 times as many
+    std::uint32_t entries = 256;    ///< of the submission queue; the completion queue has 16 times as many
     std::uint32_t min_wait_us = 0;  ///< a wait collects completions for so long, unless there are many; where the kernel can (6.12)
 };
 inline constexpr std::uint32_t entries_least = 8;
@@ -102,10 +102,10 @@ private:
     bool push(const abi::Sqe& operation) noexcept;
 
     int fd_ = -1;
-    int entered_fd_ = -1;             ///< fd_, or its number among the thread's registered rings
+    int entered_fd_ = -1;  ///< fd_, or its number among the thread's registered rings
     std::uint32_t enter_flags_ = abi::enter_get_events;
     Tier tier_ = tier_6_1;
-    const void* owner_ = nullptr;     ///< the thread's mark; null before the first enter()
+    const void* owner_ = nullptr;             ///< the thread's mark; null before the first enter()
     const std::uint32_t* process_ = nullptr;  ///< reads process_number_ here, and something else in a forked child
     std::uint32_t process_number_ = 0;
 

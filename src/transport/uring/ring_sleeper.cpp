@@ -38,13 +38,17 @@ void RingSleeper::lose() noexcept {
 void RingSleeper::enter(std::int64_t timeout_ns) noexcept {
     if (timeout_ns == 0 && !ring.has_submissions() && !ring.wants_enter()) return;
     const int error = ring.enter(timeout_ns != 0 ? 1 : 0, timeout_ns);
-    if (error == EOWNERDEAD || error == EBADF || error == EEXIST || error == EINVAL || error == EOPNOTSUPP) [[unlikely]] lose();
+    if (error == EOWNERDEAD || error == EBADF || error == EEXIST || error == EINVAL || error == EOPNOTSUPP) [[unlikely]]
+        lose();
 }
 
 unsigned RingSleeper::wait(std::int64_t timeout_ns, unsigned events_max, std::uint32_t bytes_max) {
-    if (!lost_ && !ring.usable()) [[unlikely]] lose();
-    if (lost_) [[unlikely]] return inner_->wait(timeout_ns, events_max, bytes_max);
-    if (nested_) [[unlikely]] return wait_nested(timeout_ns, events_max, bytes_max);
+    if (!lost_ && !ring.usable()) [[unlikely]]
+        lose();
+    if (lost_) [[unlikely]]
+        return inner_->wait(timeout_ns, events_max, bytes_max);
+    if (nested_) [[unlikely]]
+        return wait_nested(timeout_ns, events_max, bytes_max);
     arm_inner();
     enter(has_leftover() ? 0 : timeout_ns);
     return deliver(events_max, bytes_max);

@@ -170,8 +170,7 @@ void UringPort::end_operations() noexcept {
 }
 
 void UringPort::ring_lost() {
-    host.log_line(std::uint8_t(LogLevel::error),
-                  "uring: a loop with uring endpoints runs on the thread that first ran it: its connections end");
+    host.log_line(std::uint8_t(LogLevel::error), "uring: a loop with uring endpoints runs on the thread that first ran it: its connections end");
     const Error error(Errc::misuse, Step::loop, Who::local);
     for (Chunk* chunk = driven_chunks_; chunk != nullptr; chunk = chunk->next) {
         for (Driven& driven : chunk->each) {
@@ -286,7 +285,8 @@ void UringPort::finished(Driven& driven) noexcept {
 void UringPort::batch_done() {
     starved_ = !streams_->refill();
     if (datagrams_ && datagrams_->is_open()) starved_ |= !datagrams_->refill();
-    if (starved_) [[unlikely]] ++counts_.out_of_blocks;
+    if (starved_) [[unlikely]]
+        ++counts_.out_of_blocks;
     flushes_before_ = std::exchange(flushes_, 0);
 }
 

@@ -24,9 +24,7 @@ public:
         return {here.present, here.reason, here.remedy, socket::caps_of(socket::family_of(scheme), false)};
     }
 
-    Result<Caps> caps(const Scheme& scheme, const Endpoint& endpoint, Diagnostic& why) noexcept override {
-        return socket::planned_caps(scheme, endpoint, why);
-    }
+    Result<Caps> caps(const Scheme& scheme, const Endpoint& endpoint, Diagnostic& why) noexcept override { return socket::planned_caps(scheme, endpoint, why); }
 
     Result<Port*> open(Host& host) noexcept override {
         const auto sleeper = host.sleeper();

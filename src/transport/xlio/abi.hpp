@@ -100,36 +100,36 @@ inline constexpr Layout layouts[] = {
 };
 
 /// The Ultra API's functions, in the same order in both layouts: our name, NVIDIA's, result and arguments.
-#define EVPL_XLIO_SLOTS(X)                                                                                              \
-    X(init, xlio_init_ex, int, (const InitAttr*))                                                                       \
-    X(exit, xlio_exit, int, ())                                                                                         \
-    X(group_create, xlio_poll_group_create, int, (const GroupAttr*, Group*))                                            \
-    X(group_destroy, xlio_poll_group_destroy, int, (Group))                                                             \
-    X(group_poll, xlio_poll_group_poll, void, (Group))                                                                  \
-    X(socket_create, xlio_socket_create, int, (const SocketAttr*, Socket*))                                             \
-    X(socket_destroy, xlio_socket_destroy, int, (Socket))                                                               \
-    X(socket_update, xlio_socket_update, int, (Socket, unsigned flags, std::uintptr_t userdata))                        \
-    X(socket_setsockopt, xlio_socket_setsockopt, int, (Socket, int level, int name, const void* value, socklen_t size)) \
-    X(socket_getsockname, xlio_socket_getsockname, int, (Socket, sockaddr*, socklen_t*))                                \
-    X(socket_getpeername, xlio_socket_getpeername, int, (Socket, sockaddr*, socklen_t*))                                \
-    X(socket_bind, xlio_socket_bind, int, (Socket, const sockaddr*, socklen_t))                                         \
-    X(socket_connect, xlio_socket_connect, int, (Socket, const sockaddr*, socklen_t))                                   \
-    X(socket_listen, xlio_socket_listen, int, (Socket))                                                                 \
-    X(socket_get_pd, xlio_socket_get_pd, ProtectionDomain*, (Socket))                                                   \
-    X(socket_detach_group, xlio_socket_detach_group, int, (Socket))                                                     \
-    X(socket_attach_group, xlio_socket_attach_group, int, (Socket, Group))                                              \
-    X(socket_send, xlio_socket_send, int, (Socket, const void* data, std::size_t bytes, const SendAttr*))               \
-    X(socket_sendv, xlio_socket_sendv, int, (Socket, const iovec*, unsigned count, const SendAttr*))                    \
-    X(group_flush, xlio_poll_group_flush, void, (Group))                                                                \
-    X(socket_flush, xlio_socket_flush, void, (Socket))                                                                  \
-    X(socket_buf_free, xlio_socket_buf_free, void, (Socket, Buf*))                                                      \
+#define EVPL_XLIO_SLOTS(X)                                                                                                                                     \
+    X(init, xlio_init_ex, int, (const InitAttr*))                                                                                                              \
+    X(exit, xlio_exit, int, ())                                                                                                                                \
+    X(group_create, xlio_poll_group_create, int, (const GroupAttr*, Group*))                                                                                   \
+    X(group_destroy, xlio_poll_group_destroy, int, (Group))                                                                                                    \
+    X(group_poll, xlio_poll_group_poll, void, (Group))                                                                                                         \
+    X(socket_create, xlio_socket_create, int, (const SocketAttr*, Socket*))                                                                                    \
+    X(socket_destroy, xlio_socket_destroy, int, (Socket))                                                                                                      \
+    X(socket_update, xlio_socket_update, int, (Socket, unsigned flags, std::uintptr_t userdata))                                                               \
+    X(socket_setsockopt, xlio_socket_setsockopt, int, (Socket, int level, int name, const void* value, socklen_t size))                                        \
+    X(socket_getsockname, xlio_socket_getsockname, int, (Socket, sockaddr*, socklen_t*))                                                                       \
+    X(socket_getpeername, xlio_socket_getpeername, int, (Socket, sockaddr*, socklen_t*))                                                                       \
+    X(socket_bind, xlio_socket_bind, int, (Socket, const sockaddr*, socklen_t))                                                                                \
+    X(socket_connect, xlio_socket_connect, int, (Socket, const sockaddr*, socklen_t))                                                                          \
+    X(socket_listen, xlio_socket_listen, int, (Socket))                                                                                                        \
+    X(socket_get_pd, xlio_socket_get_pd, ProtectionDomain*, (Socket))                                                                                          \
+    X(socket_detach_group, xlio_socket_detach_group, int, (Socket))                                                                                            \
+    X(socket_attach_group, xlio_socket_attach_group, int, (Socket, Group))                                                                                     \
+    X(socket_send, xlio_socket_send, int, (Socket, const void* data, std::size_t bytes, const SendAttr*))                                                      \
+    X(socket_sendv, xlio_socket_sendv, int, (Socket, const iovec*, unsigned count, const SendAttr*))                                                           \
+    X(group_flush, xlio_poll_group_flush, void, (Group))                                                                                                       \
+    X(socket_flush, xlio_socket_flush, void, (Socket))                                                                                                         \
+    X(socket_buf_free, xlio_socket_buf_free, void, (Socket, Buf*))                                                                                             \
     X(group_buf_free, xlio_poll_group_buf_free, void, (Group, Buf*))
 
 enum Slot : unsigned {
 #define EVPL_SLOT(name, theirs, result, arguments) slot_##name,
     EVPL_XLIO_SLOTS(EVPL_SLOT)
 #undef EVPL_SLOT
-    slot_count
+        slot_count
 };
 static_assert(slot_count == 23 && slot_exit == 1 && slot_group_buf_free == 22);
 static_assert(layouts[0].first_slot + slot_count * sizeof(void*) == layouts[0].table_bytes);

@@ -240,7 +240,8 @@ bool XlioPort::push_outbox(XlioLink& link) {
         unflushed = outbox.bytes() > 0;
     }
     sending_ = nullptr;
-    if (const std::uintptr_t operation = std::exchange(completed_meanwhile_, 0); operation != 0) [[unlikely]] completed(link, operation);
+    if (const std::uintptr_t operation = std::exchange(completed_meanwhile_, 0); operation != 0) [[unlikely]]
+        completed(link, operation);
     if (unflushed) calls_.socket_flush(link.socket);
     if (inline_bytes > 0) link.sink->sent(inline_bytes);
     return outbox.empty();

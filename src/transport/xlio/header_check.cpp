@@ -21,10 +21,10 @@ struct Theirs {
 };
 template <class T>
 using TheirsOf = typename Theirs<T>::type;
-#define EVPL_SAME(ours, theirs) \
-    template <>                 \
-    struct Theirs<ours> {       \
-        using type = theirs;    \
+#define EVPL_SAME(ours, theirs)                                                                                                                                \
+    template <>                                                                                                                                                \
+    struct Theirs<ours> {                                                                                                                                      \
+        using type = theirs;                                                                                                                                   \
     };
 EVPL_SAME(Buf, xlio_buf)
 EVPL_SAME(InitAttr, xlio_init_attr)
@@ -58,8 +58,8 @@ static_assert(int(XLIO_SOCKET_EVENT_CLOSED) == closed && int(XLIO_SOCKET_EVENT_E
 
 // -- structs
 
-#define EVPL_FIELD(ours, our_field, theirs, their_field)                                                        \
-    static_assert(offsetof(ours, our_field) == offsetof(theirs, their_field), #theirs "::" #their_field);       \
+#define EVPL_FIELD(ours, our_field, theirs, their_field)                                                                                                       \
+    static_assert(offsetof(ours, our_field) == offsetof(theirs, their_field), #theirs "::" #their_field);                                                      \
     static_assert(same<decltype(ours::our_field), decltype(theirs::their_field)>, #theirs "::" #their_field);
 static_assert(sizeof(xlio_buf) == sizeof(Buf) && sizeof(xlio_init_attr) == sizeof(InitAttr));
 static_assert(sizeof(xlio_poll_group_attr) == sizeof(GroupAttr));
@@ -93,8 +93,8 @@ constexpr bool is_known() {
 }
 static_assert(is_known(), "a layout of the function table that we do not know");
 
-#define EVPL_SLOT_IS(ours, theirs, result, arguments)                                                           \
-    static_assert(offsetof(xlio_api_t, theirs) == first_slot + slot_##ours * sizeof(void*), #theirs);           \
+#define EVPL_SLOT_IS(ours, theirs, result, arguments)                                                                                                          \
+    static_assert(offsetof(xlio_api_t, theirs) == first_slot + slot_##ours * sizeof(void*), #theirs);                                                          \
     static_assert(same<decltype(Calls::ours), decltype(xlio_api_t::theirs)>, #theirs);
 EVPL_XLIO_SLOTS(EVPL_SLOT_IS)
 #undef EVPL_SLOT_IS

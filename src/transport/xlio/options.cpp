@@ -54,8 +54,7 @@ Result<Options> Options::read(const Endpoint& endpoint, Diagnostic& why) noexcep
     };
     if (const auto read = read_options(endpoint, specs, why); !read) return read.error();
     for (const char* name : {"library", "probe", "check", "held"})
-        if (endpoint.option(name).data() != nullptr)
-            return base::refuse(why, Errc::bad_option, "option %s is the process's: set xlio.%s instead", name, name);
+        if (endpoint.option(name).data() != nullptr) return base::refuse(why, Errc::bad_option, "option %s is the process's: set xlio.%s instead", name, name);
     if (!congestion.empty()) std::memcpy(o.congestion, congestion.data(), congestion.size());
     return o;
 }

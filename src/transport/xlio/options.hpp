@@ -20,8 +20,8 @@ struct Options {
     std::int64_t receive_buffer_bytes = 0;
     std::int64_t type_of_service = -1;
     char congestion[16] = {};
-    std::uint32_t window_bytes = 2u << 20;   ///< sent and not acknowledged, at the most: the stack itself has no bound
-    std::uint32_t inline_bytes = 128;        ///< up to here copied into the stack, beyond by reference
+    std::uint32_t window_bytes = 2u << 20;  ///< sent and not acknowledged, at the most: the stack itself has no bound
+    std::uint32_t inline_bytes = 128;       ///< up to here copied into the stack, beyond by reference
 
     /// Of the stack's receive buffers, a loop's programs hold so much at the most (`xlio.held`); beyond it bytes are copied. The stack's
     /// pool is the process's, it opens its window before we have the bytes, and drops packets when the pool is empty.

@@ -56,9 +56,9 @@ public:
 
     // -- every message
     State state = State::free;
-    bool touched = false;          ///< in the port's list of links that need a look after the poll
-    bool blocked = false;          ///< flush said so, writable() is owed
-    bool is_short = false;         ///< the stack said ENOMEM: in the port's list for after the next poll
+    bool touched = false;   ///< in the port's list of links that need a look after the poll
+    bool blocked = false;   ///< flush said so, writable() is owed
+    bool is_short = false;  ///< the stack said ENOMEM: in the port's list for after the next poll
     std::uint32_t inline_bytes = 0;
     std::uint32_t inline_run = 0;  ///< bytes sent inline since the last send by reference
     std::uint32_t window_bytes = 0;
@@ -70,21 +70,21 @@ public:
     XlioLink* next_touched = nullptr;
     XlioLink* next_short = nullptr;
     // -- now and then
-    bool established = false;      ///< the stack said so
-    bool end_heard = false;        ///< the peer's FIN, maybe before its last bytes
+    bool established = false;  ///< the stack said so
+    bool end_heard = false;    ///< the peer's FIN, maybe before its last bytes
     bool ended = false;
     bool finishing = false;
     bool closed_told = false;
-    bool destroyed = false;        ///< asked for; the stack answers with terminated
+    bool destroyed = false;  ///< asked for; the stack answers with terminated
     bool terminated = false;
-    bool hard = false;             ///< ends with a reset
-    bool known = false;            ///< core has it
-    bool heard = false;            ///< received something since it began to finish, or since the last look
-    int failure = 0;               ///< what the stack's error event said
+    bool hard = false;   ///< ends with a reset
+    bool known = false;  ///< core has it
+    bool heard = false;  ///< received something since it began to finish, or since the last look
+    int failure = 0;     ///< what the stack's error event said
     std::int64_t quiet_since_ns = 0;
     XlioListening* listening = nullptr;
     XlioLink* next_free = nullptr;
-    SliceQueue early;              ///< came before core knew that the link is open
+    SliceQueue early;  ///< came before core knew that the link is open
     Error error;
     Caps own_caps;
     Address local, remote;
@@ -206,19 +206,19 @@ private:
     const abi::Calls& calls_;
     ReturnDesk& desk_;
     ReceiveBlock block_;
-    unsigned events_ = 0;           ///< callbacks of this poll
+    unsigned events_ = 0;  ///< callbacks of this poll
     unsigned sockets_ = 0;
     std::int64_t idle_wait_ns_ = idle_wait_ns_least;
     bool backlogs_ = false;
-    bool destroyed_ = false;        ///< sockets, since the last poll: it takes one more
+    bool destroyed_ = false;  ///< sockets, since the last poll: it takes one more
     std::int64_t look_again_ns_ = INT64_MAX;
     XlioLink* touched_first_ = nullptr;
     XlioLink* touched_last_ = nullptr;
     XlioLink* short_ = nullptr;
     std::size_t held_bytes_most_ = 0;
-    XlioLink* sending_ = nullptr;   ///< is being sent on right now
+    XlioLink* sending_ = nullptr;             ///< is being sent on right now
     std::uintptr_t completed_meanwhile_ = 0;  ///< the last of its operations that completed inside of that
-    abi::Socket early_failure_ = 0; ///< failed with early_errno_ before it was accepted
+    abi::Socket early_failure_ = 0;           ///< failed with early_errno_ before it was accepted
     int early_errno_ = 0;
     memory::RingQueue<abi::Socket, 4> doomed_;  ///< accepted, and nobody's: destroyed after the poll
     XlioListening* listenings_ = nullptr;

@@ -44,8 +44,7 @@ std::uintptr_t userdata_of(Owner& owner) noexcept { return reinterpret_cast<std:
 
 // -- the port --------------------------------------------------------------------------------------------------
 
-XlioPort::XlioPort(Host& host, const abi::Calls& calls, ReturnDesk& desk) noexcept
-    : host_(host), calls_(calls), desk_(desk), block_(host.heap()) {}
+XlioPort::XlioPort(Host& host, const abi::Calls& calls, ReturnDesk& desk) noexcept : host_(host), calls_(calls), desk_(desk), block_(host.heap()) {}
 
 Result<Port*> XlioPort::open(Host& host, const abi::Calls& calls) noexcept {
     auto* desk = new (std::nothrow) ReturnDesk;

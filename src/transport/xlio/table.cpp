@@ -108,7 +108,8 @@ Obstacle open_library(const char* path, abi::Calls& calls, const char*& layout) 
     void* const handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);  // stays: it leaves a thread behind
     if (handle == nullptr) {
         const char* const said = dlerror();
-        return {std::string(path) + " cannot be loaded: " + (said != nullptr ? said : "?"), "install libxlio 3.60.4 or later, or name it with EVPL_XLIO_LIBRARY"};
+        return {std::string(path) + " cannot be loaded: " + (said != nullptr ? said : "?"),
+                "install libxlio 3.60.4 or later, or name it with EVPL_XLIO_LIBRARY"};
     }
     auto* const ask = reinterpret_cast<GetSockOpt*>(dlsym(handle, "getsockopt"));
     void* const exit = dlsym(handle, "xlio_exit");

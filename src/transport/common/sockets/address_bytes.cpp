@@ -50,8 +50,8 @@ Result<SocketAddress> unix_address(const Endpoint& endpoint, Diagnostic& why) no
     const bool abstract = !path.empty() && path.front() == '@';
     const std::size_t room = sizeof out.local.sun_path - (abstract ? 0 : 1);
     if (path.empty() || path.size() > room) {
-        std::snprintf(why.text, sizeof why.text, "a unix path has 1 to %zu bytes; \"%.*s\" has %zu", room,
-                      int(std::min<std::size_t>(path.size(), 100)), path.data(), path.size());
+        std::snprintf(why.text, sizeof why.text, "a unix path has 1 to %zu bytes; \"%.*s\" has %zu", room, int(std::min<std::size_t>(path.size(), 100)),
+                      path.data(), path.size());
         return Error(Errc::bad_endpoint, Step::parse);
     }
     std::memset(&out.storage, 0, sizeof out.storage);
@@ -72,8 +72,7 @@ Result<Address> literal_address(const Endpoint& endpoint, Diagnostic& why) noexc
     }
     const auto parsed = Address::parse(host == "localhost" ? "127.0.0.1" : host, endpoint.port());
     if (!parsed) {
-        std::snprintf(why.text, sizeof why.text,
-                      "\"%.*s\" is not an address to listen at: use a literal one (127.0.0.1, [::1]), localhost, or *",
+        std::snprintf(why.text, sizeof why.text, "\"%.*s\" is not an address to listen at: use a literal one (127.0.0.1, [::1]), localhost, or *",
                       int(std::min<std::size_t>(host.size(), 100)), host.data());
         return Error(Errc::name_not_found, Step::resolve);
     }

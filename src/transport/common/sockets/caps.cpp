@@ -47,8 +47,8 @@ Result<Caps> planned_caps(const Scheme& scheme, const Endpoint& endpoint, Diagno
 }
 
 const Caps& caps_of(Flavor flavor, bool zero_copy) noexcept {
-    static constexpr Caps tcp = stream_caps(false, false), tcp_zero_copy = stream_caps(false, true), local = stream_caps(true, false),
-                          message = message_caps(), datagram = datagram_caps();
+    static constexpr Caps tcp = stream_caps(false, false), tcp_zero_copy = stream_caps(false, true), local = stream_caps(true, false), message = message_caps(),
+                          datagram = datagram_caps();
     switch (flavor) {
     case Flavor::tcp: return zero_copy ? tcp_zero_copy : tcp;
     case Flavor::unix_stream: return local;

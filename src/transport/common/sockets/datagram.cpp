@@ -36,9 +36,7 @@ bool about_earlier(int error) noexcept { return error == ECONNREFUSED || error =
 
 // No field is padding, so bytes compare as the fields do.
 static_assert(std::has_unique_object_representations_v<Address>);
-bool same(const Address* a, const Address* b) noexcept {
-    return a == b || (a != nullptr && b != nullptr && std::memcmp(a, b, sizeof *a) == 0);
-}
+bool same(const Address* a, const Address* b) noexcept { return a == b || (a != nullptr && b != nullptr && std::memcmp(a, b, sizeof *a) == 0); }
 
 // As to_kernel(), without touching what is not needed; an IPv6 socket names IPv4 peers by mapped addresses (ipv6(7)).
 void set_target(SocketAddress& target, const Address& to, bool ipv6_socket) noexcept {
@@ -86,7 +84,8 @@ unsigned DatagramReceive::prepare(memory::Heap& heap, const DatagramExtra& extra
     for (; filled_ < wanted; ++filled_) {
         if (blocks_[filled_]) continue;
         auto made = heap.allocate(slot_bytes);
-        if (!made) [[unlikely]] break;
+        if (!made) [[unlikely]]
+            break;
         blocks_[filled_] = *std::move(made);
         vectors_[filled_] = {blocks_[filled_].data(), slot_bytes};
     }
@@ -292,8 +291,7 @@ unsigned DatagramSend::gather(const SendQueue& out, const DatagramExtra& extra) 
     return count;
 }
 
-void DatagramSend::start(unsigned index, std::uint32_t size, const Address* to, bool same_target, bool open,
-                         const DatagramExtra& extra) noexcept {
+void DatagramSend::start(unsigned index, std::uint32_t size, const Address* to, bool same_target, bool open, const DatagramExtra& extra) noexcept {
     trains[index] = {1, 0, size, size, open};
     msghdr& header = messages[index].msg_hdr;
     header.msg_iov = &vectors_[vectors_used_];
@@ -333,7 +331,8 @@ Flushed SocketPort::flush_datagrams(SocketLink& link) {
             const int sent = ::sendmmsg(link.watched_fd, batch.messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
             if (sent > 0) [[likely]] {
                 DatagramExtra& extra = *link.datagram;
-                if (extra.suspect_error != 0) [[unlikely]] blame_segmentation(link);
+                if (extra.suspect_error != 0) [[unlikely]]
+                    blame_segmentation(link);
                 extra.repeated_error = 0;
                 datagrams_gone(link, unsigned(sent));
             } else if (errno != EINTR && !datagram_refused(link, errno)) {
@@ -420,8 +419,8 @@ void SocketPort::blame_segmentation(SocketLink& link) noexcept {
     } else if (error == EIO || error == ENOPROTOOPT || error == EOPNOTSUPP) {
         extra.segments = false;
         char line[120];
-        const int size = std::snprintf(line, sizeof line, "udp: the kernel refuses segmented sends here (%s): datagrams leave one by one",
-                                       std::strerror(error));
+        const int size =
+            std::snprintf(line, sizeof line, "udp: the kernel refuses segmented sends here (%s): datagrams leave one by one", std::strerror(error));
         host.log_line(std::uint8_t(LogLevel::info), {line, std::min(std::size_t(size), sizeof line - 1)});
     }
 }
@@ -455,8 +454,8 @@ const Caps& caps_without_segmentation() noexcept {
 }
 
 Error connect_failed(const Endpoint& at, int error, Step step, Diagnostic& why) noexcept {
-    std::snprintf(why.text, sizeof why.text, "cannot send to udp://%.*s:%u: %s", int(std::min<std::size_t>(at.host().size(), 120)),
-                  at.host().data(), at.port(), std::strerror(error));
+    std::snprintf(why.text, sizeof why.text, "cannot send to udp://%.*s:%u: %s", int(std::min<std::size_t>(at.host().size(), 120)), at.host().data(), at.port(),
+                  std::strerror(error));
     return Error::from_errno(error, step);
 }
 
@@ -500,14 +499,13 @@ Result<Link*> SocketPort::bind(const Endpoint& at, const Address* remote, Sink& 
     return static_cast<Link*>(link);
 }
 
-Error SocketPort::open_datagram(SocketLink& link, const Endpoint& at, const Address* remote, const Options& options,
-                                Diagnostic& why) noexcept {
+Error SocketPort::open_datagram(SocketLink& link, const Endpoint& at, const Address* remote, const Options& options, Diagnostic& why) noexcept {
     if (datagrams_ == nullptr) datagrams_.reset(new (std::nothrow) DatagramBatch);
     auto* extra = link.datagram = new (std::nothrow) DatagramExtra;
     if (extra == nullptr || datagrams_ == nullptr) return Errc::out_of_memory;
     SocketAddress name;
-    const auto opened = remote != nullptr ? open_connected_socket(at, *remote, options, why)
-                                          : open_bound_socket(at, Flavor::udp, options.reuse_port, options, name, why);
+    const auto opened =
+        remote != nullptr ? open_connected_socket(at, *remote, options, why) : open_bound_socket(at, Flavor::udp, options.reuse_port, options, name, why);
     if (!opened) return opened.error();
     const int fd = *opened;
     name.size = sizeof name.storage;

@@ -9,8 +9,8 @@
 
 #include "evpl/address.hpp"
 #include "memory/heap.hpp"
-#include "transport/queue.hpp"
 #include "transport/common/sockets/address_bytes.hpp"
+#include "transport/queue.hpp"
 
 namespace evpl::transport::socket {
 
@@ -25,19 +25,19 @@ inline constexpr std::uint32_t datagram_cost_bytes = 1024;
 /// What a datagram socket has beyond a link.
 struct DatagramExtra {
     bool connected = false;
-    bool ipv6 = false;           ///< the socket's family
-    bool packet_info = false;    ///< bound to a wildcard: the kernel tells with each datagram where it was sent to
-    bool segments = false;       ///< equal sizes leave as one send (UDP_SEGMENT), until the kernel refuses
-    bool asked_for_room = false; ///< EPOLLOUT is among the watched events
-    std::uint16_t control_bytes = 0;   ///< room for what the kernel tells with each datagram; 0: it tells nothing
-    std::uint32_t usual_bytes = 0;     ///< of the largest datagrams lately
-    Address local;                     ///< where datagrams are sent to; with packet_info only the port counts
+    bool ipv6 = false;                ///< the socket's family
+    bool packet_info = false;         ///< bound to a wildcard: the kernel tells with each datagram where it was sent to
+    bool segments = false;            ///< equal sizes leave as one send (UDP_SEGMENT), until the kernel refuses
+    bool asked_for_room = false;      ///< EPOLLOUT is among the watched events
+    std::uint16_t control_bytes = 0;  ///< room for what the kernel tells with each datagram; 0: it tells nothing
+    std::uint32_t usual_bytes = 0;    ///< of the largest datagrams lately
+    Address local;                    ///< where datagrams are sent to; with packet_info only the port counts
 
     std::uint32_t segment_bytes_max = train_bytes_max;  ///< larger ones were refused: above the path MTU
-    std::uint32_t plain_datagrams = 0; ///< so many at the front of the outbox are sent one by one: their train was refused
-    std::uint32_t suspect_bytes = 0;   ///< segment size of the train that was refused with
-    int suspect_error = 0;             ///< this: proven when its datagrams pass one by one
-    int repeated_error = 0;            ///< the front was refused with this and is tried once more
+    std::uint32_t plain_datagrams = 0;                  ///< so many at the front of the outbox are sent one by one: their train was refused
+    std::uint32_t suspect_bytes = 0;                    ///< segment size of the train that was refused with
+    int suspect_error = 0;                              ///< this: proven when its datagrams pass one by one
+    int repeated_error = 0;                             ///< the front was refused with this and is tried once more
 };
 
 /// recvmmsg(2) prepared once for all datagram links of a port.

@@ -96,8 +96,7 @@ std::uint32_t SocketPort::read_stream(SocketLink& link) {
     int descriptor_room[descriptors_per_read];
     while (taken < bytes_max) {
         const bool lands = link.landing.left_bytes > 0;
-        const std::span<std::byte> room =
-            lands ? std::span(link.landing.at, link.landing.left_bytes) : block.room(read_room_least);
+        const std::span<std::byte> room = lands ? std::span(link.landing.at, link.landing.left_bytes) : block.room(read_room_least);
         if (room.empty()) [[unlikely]] {  // out of buffers: the bytes wait in the kernel
             owe(link, SocketLink::owe_retry);
             return taken;

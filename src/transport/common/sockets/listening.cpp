@@ -25,8 +25,8 @@ bool out_of_resources(int error) noexcept { return error == EMFILE || error == E
 
 // Errors of the peer's, not of the listener (accept(2), "Error handling").
 bool peer_gave_up(int error) noexcept {
-    return error == ECONNABORTED || error == EPROTO || error == ENETDOWN || error == ENOPROTOOPT || error == EHOSTDOWN ||
-           error == ENONET || error == EHOSTUNREACH || error == EOPNOTSUPP || error == ENETUNREACH || error == EPERM;
+    return error == ECONNABORTED || error == EPROTO || error == ENETDOWN || error == ENOPROTOOPT || error == EHOSTDOWN || error == ENONET ||
+           error == EHOSTUNREACH || error == EOPNOTSUPP || error == ENETUNREACH || error == EPERM;
 }
 
 }  // namespace
@@ -304,15 +304,14 @@ void describe_bound(const Endpoint& at, std::uint16_t number, std::span<char> te
     const bool bracket = at.host().find(':') != std::string_view::npos;
     const int host = int(std::min<std::size_t>(at.host().size(), 120));
     if (at.has_port()) {
-        std::snprintf(text.data(), text.size(), "%.*s://%s%.*s%s:%u", int(at.scheme().size()), at.scheme().data(), bracket ? "[" : "", host,
-                      at.host().data(), bracket ? "]" : "", number);
+        std::snprintf(text.data(), text.size(), "%.*s://%s%.*s%s:%u", int(at.scheme().size()), at.scheme().data(), bracket ? "[" : "", host, at.host().data(),
+                      bracket ? "]" : "", number);
     } else {
         std::snprintf(text.data(), text.size(), "%.*s://%.*s", int(at.scheme().size()), at.scheme().data(), host, at.host().data());
     }
 }
 
-Result<int> open_bound_socket(const Endpoint& at, Flavor flavor, bool shared, const Options& options, SocketAddress& bound,
-                              Diagnostic& why) noexcept {
+Result<int> open_bound_socket(const Endpoint& at, Flavor flavor, bool shared, const Options& options, SocketAddress& bound, Diagnostic& why) noexcept {
     const bool local = flavor == Flavor::unix_stream || flavor == Flavor::unix_message;
     SocketAddress wanted;
     if (local) {

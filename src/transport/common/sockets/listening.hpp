@@ -34,14 +34,14 @@ public:
     Options options;
     char url_text[200] = {};
     std::uint16_t number = 0;
-    char path[108] = {};          // unix: the file to remove
+    char path[108] = {};  // unix: the file to remove
     dev_t device = 0;
     ino_t inode = 0;
     bool armed = false;
     bool paused_by_owner = false;
-    bool waiting = false;         // in the port's list, for descriptors or memory
+    bool waiting = false;                     // in the port's list, for descriptors or memory
     SocketListening* next_waiting = nullptr;  // of those that wait, or of the closed ones
-    AcceptShot* shot = nullptr;   ///< of a port that is driven by completions
+    AcceptShot* shot = nullptr;               ///< of a port that is driven by completions
 
 private:
     SocketPort& socket_port() noexcept { return *static_cast<SocketPort*>(port); }

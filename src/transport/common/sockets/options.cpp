@@ -12,8 +12,8 @@
 #include <cstring>
 
 #include "base/settings.hpp"
-#include "transport/options.hpp"
 #include "transport/common/sockets/address_bytes.hpp"
+#include "transport/options.hpp"
 
 namespace evpl::transport::socket {
 namespace {
@@ -106,8 +106,7 @@ bool set_int(int fd, int level, int name, std::int64_t value) noexcept {
 
 Result<void> apply_tcp(int fd, const Options& o, Diagnostic& why) noexcept {
     if (o.congestion[0] != '\0' && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, o.congestion, socklen_t(std::strlen(o.congestion))) != 0) {
-        std::snprintf(why.text, sizeof why.text,
-                      "congestion=%s is not available here: see sysctl net.ipv4.tcp_available_congestion_control", o.congestion);
+        std::snprintf(why.text, sizeof why.text, "congestion=%s is not available here: see sysctl net.ipv4.tcp_available_congestion_control", o.congestion);
         return Error(Errc::bad_option, Step::parse, Who::local, errno);
     }
     if (o.nodelay) set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
@@ -116,7 +115,8 @@ Result<void> apply_tcp(int fd, const Options& o, Diagnostic& why) noexcept {
         set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, o.keepalive_idle_s);
         set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, o.keepalive_interval_s);
         // Without a limit of ours the number of probes is one: 45 s of them.
-        if (o.silent_after_ms == 0) set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, std::clamp<std::int64_t>(45 / std::max<std::int64_t>(o.keepalive_interval_s, 1), 9, 127));
+        if (o.silent_after_ms == 0)
+            set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, std::clamp<std::int64_t>(45 / std::max<std::int64_t>(o.keepalive_interval_s, 1), 9, 127));
     }
     if (o.silent_after_ms > 0) set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, o.silent_after_ms);
     if (o.zero_copy) set_int(fd, SOL_SOCKET, SO_ZEROCOPY, 1);
@@ -173,8 +173,7 @@ unsigned interface_number(const Address& interface) noexcept {
         else if (family == AF_INET6) std::memcpy(&name.v6, one->ifa_addr, sizeof name.v6);
         else continue;
         const Address has = from_kernel(name);
-        if (has.family == interface.family && std::memcmp(has.bytes, interface.bytes, sizeof has.bytes) == 0)
-            number = if_nametoindex(one->ifa_name);
+        if (has.family == interface.family && std::memcmp(has.bytes, interface.bytes, sizeof has.bytes) == 0) number = if_nametoindex(one->ifa_name);
     }
     freeifaddrs(list);
     return number;

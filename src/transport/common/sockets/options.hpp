@@ -15,20 +15,20 @@ enum class Flavor : std::uint8_t { tcp, unix_stream, unix_message, udp };
 struct Options {
     bool nodelay = true;
     bool keepalive = true;
-    std::int64_t keepalive_idle_s = 10;       ///< first probe after so much silence,
-    std::int64_t keepalive_interval_s = 1;    ///< then so often: a crowd's probes are lost together, each needs many tries (decision 0065)
-    std::int64_t silent_after_ms = 25'000;    ///< given up at the first probe past this. 0: after 45 s of probes, nine at least
-    std::int64_t send_buffer_bytes = 0;       ///< 0: the kernel sizes it by itself
+    std::int64_t keepalive_idle_s = 10;     ///< first probe after so much silence,
+    std::int64_t keepalive_interval_s = 1;  ///< then so often: a crowd's probes are lost together, each needs many tries (decision 0065)
+    std::int64_t silent_after_ms = 25'000;  ///< given up at the first probe past this. 0: after 45 s of probes, nine at least
+    std::int64_t send_buffer_bytes = 0;     ///< 0: the kernel sizes it by itself
     std::int64_t receive_buffer_bytes = 0;
     std::int64_t type_of_service = -1;
-    std::int64_t backlog = 0;                 ///< 0: net.core.somaxconn
-    char congestion[16] = {};                 ///< empty: the system's default
-    bool zero_copy = false;                   ///< MSG_ZEROCOPY for large sends, given up when the kernel copies anyway
-    bool message_mode = false;                ///< unix: mode=msg
-    bool reuse_port = false;                  ///< several sockets on one address (SO_REUSEPORT)
-    std::int64_t unlink = 1;                  ///< unix: remove a stale socket file before bind, and ours after
-    bool segmentation = true;                 ///< udp: GSO and GRO where the kernel has them
-    Address multicast_interface;              ///< udp: multicast leaves by the interface that has this address; none: by its route
+    std::int64_t backlog = 0;     ///< 0: net.core.somaxconn
+    char congestion[16] = {};     ///< empty: the system's default
+    bool zero_copy = false;       ///< MSG_ZEROCOPY for large sends, given up when the kernel copies anyway
+    bool message_mode = false;    ///< unix: mode=msg
+    bool reuse_port = false;      ///< several sockets on one address (SO_REUSEPORT)
+    std::int64_t unlink = 1;      ///< unix: remove a stale socket file before bind, and ours after
+    bool segmentation = true;     ///< udp: GSO and GRO where the kernel has them
+    Address multicast_interface;  ///< udp: multicast leaves by the interface that has this address; none: by its route
     std::int64_t multicast_ttl = -1;
     bool multicast_loop = true;
     bool broadcast = false;

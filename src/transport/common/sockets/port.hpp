@@ -38,11 +38,11 @@ public:
     enum class State : std::uint8_t { idle, connecting, open, closed };
     /// What the port still owes the link, done in its next poll.
     enum Owed : std::uint8_t {
-        owe_open = 1,      ///< opened() of a connect that succeeded at once, or of an accepted or bound socket
-        owe_read = 2,      ///< the kernel may still have bytes: its edge is used up
-        owe_close = 4,     ///< closed()
-        owe_retire = 8,    ///< retired()
-        owe_retry = 16     ///< a connect or send that the kernel had no memory or backlog for
+        owe_open = 1,    ///< opened() of a connect that succeeded at once, or of an accepted or bound socket
+        owe_read = 2,    ///< the kernel may still have bytes: its edge is used up
+        owe_close = 4,   ///< closed()
+        owe_retire = 8,  ///< retired()
+        owe_retry = 16   ///< a connect or send that the kernel had no memory or backlog for
     };
 
     std::uint32_t ready(std::uint32_t events) override;
@@ -50,13 +50,13 @@ public:
     State state = State::idle;
     Flavor flavor = Flavor::tcp;
     std::uint8_t owed = 0;
-    bool queued = false;          ///< in the port's list of links that it owes something
-    bool blocked = false;         ///< the socket buffer is full: EPOLLOUT will tell
-    bool read_ended = false;      ///< the peer's end of stream was seen
-    bool write_ended = false;     ///< shutdown(SHUT_WR) done
-    bool draining = false;        ///< How::drain asked
-    bool finishing = false;       ///< How::finish asked
-    bool hung_up = false;         ///< EPOLLRDHUP, HUP or ERR seen: read until the end, a short read proves nothing
+    bool queued = false;       ///< in the port's list of links that it owes something
+    bool blocked = false;      ///< the socket buffer is full: EPOLLOUT will tell
+    bool read_ended = false;   ///< the peer's end of stream was seen
+    bool write_ended = false;  ///< shutdown(SHUT_WR) done
+    bool draining = false;     ///< How::drain asked
+    bool finishing = false;    ///< How::finish asked
+    bool hung_up = false;      ///< EPOLLRDHUP, HUP or ERR seen: read until the end, a short read proves nothing
     ZeroCopy* zero_copy = nullptr;
     DatagramExtra* datagram = nullptr;
     Driven* driven = nullptr;  ///< what a port that drives its links by completions keeps for this one
@@ -127,7 +127,10 @@ protected:
     /// The kernel still uses memory that was taken from the outbox.
     virtual bool holds(const SocketLink& link) const noexcept;
     /// The kernel still has operations of a closed link.
-    virtual bool busy(const SocketLink& link) const noexcept { (void)link; return false; }
+    virtual bool busy(const SocketLink& link) const noexcept {
+        (void)link;
+        return false;
+    }
     virtual void free_driven(SocketLink& link) noexcept { (void)link; }
 
     // -- for those who derive
@@ -196,8 +199,7 @@ Flavor flavor_of(const Endpoint& endpoint, const Options& options) noexcept;
 Flavor family_of(const Endpoint& endpoint) noexcept;
 
 /// A bound, not yet listening socket and its real address; the sentence in `why` names the endpoint.
-Result<int> open_bound_socket(const Endpoint& at, Flavor flavor, bool shared, const Options& options, SocketAddress& bound,
-                              Diagnostic& why) noexcept;
+Result<int> open_bound_socket(const Endpoint& at, Flavor flavor, bool shared, const Options& options, SocketAddress& bound, Diagnostic& why) noexcept;
 /// "tcp://127.0.0.1:43211" with the port as bound.
 void describe_bound(const Endpoint& at, std::uint16_t number, std::span<char> text) noexcept;
 
