@@ -6,6 +6,7 @@ if(evpl_tool_sources)
   find_package(nlohmann_json REQUIRED)
   add_executable(evpl-command ${evpl_tool_sources})
   evpl_compile_as_check(evpl-command)
+  evpl_precompile(evpl-command ${PROJECT_SOURCE_DIR}/tools/evpl/precompiled.hpp)
   if(EVPL_LTO AND evpl_gcc)
     target_compile_options(evpl-command PRIVATE -fno-fat-lto-objects)  # nobody else links them: one compilation, not two
   endif()

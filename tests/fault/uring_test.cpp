@@ -77,6 +77,22 @@ std::string with_rings_forbidden(int error, unsigned entries_least, const std::s
     return std::string(child.said());
 }
 
+/// As many descriptors as asked for, if the hard limit has them, until its end.
+class Descriptors {
+public:
+    explicit Descriptors(rlim_t wanted) {
+        getrlimit(RLIMIT_NOFILE, &before_);
+        const rlimit raised{std::max(before_.rlim_cur, std::min(wanted, before_.rlim_max)), before_.rlim_max};
+        setrlimit(RLIMIT_NOFILE, &raised);
+    }
+    Descriptors(const Descriptors&) = delete;
+    ~Descriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+    rlim_t most() const { return before_.rlim_max; }
+
+private:
+    rlimit before_{};
+};
+
 class UringTest : public testing::Test {
 protected:
     void SetUp() override {
@@ -231,12 +247,9 @@ const RegisterHelper crowd("crowd", &crowd_main);
 // Goal: very many connections at once, from two processes; each is answered, and each ends.
 TEST_F(UringTest, ServesACrowdFromTwoProcesses) {
     constexpr std::size_t wanted = sanitized ? 1500 : 15'000, spare = 200;
-    rlimit before{};
-    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
-    if (before.rlim_max < 1000) GTEST_SKIP() << "no more than " << before.rlim_max << " descriptors here (ulimit -Hn)";
-    const std::size_t many = std::min<std::size_t>(wanted, before.rlim_max - spare);
-    const rlimit raised{std::max<rlim_t>(before.rlim_cur, many + spare), before.rlim_max};
-    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &raised), 0);
+    Descriptors descriptors(wanted + spare);
+    if (descriptors.most() < 1000) GTEST_SKIP() << "no more than " << descriptors.most() << " descriptors here (ulimit -Hn)";
+    const std::size_t many = std::min<std::size_t>(wanted, descriptors.most() - spare);
     struct Echo {
         std::size_t& open;
         void on_open(Connection&) { ++open; }
@@ -256,7 +269,30 @@ TEST_F(UringTest, ServesACrowdFromTwoProcesses) {
         for (Child& child : clients) child.close_input();
         EXPECT_TRUE(world.until([&] { return open == 0; }, 60_s));
     }
-    setrlimit(RLIMIT_NOFILE, &before);
+}
+
+// Goal: a loop that goes with thousands of connections waits until the kernel has ended every operation, as its memory goes, too.
+TEST_F(UringTest, GivesUpNoOperationWhenItsLoopGoesWithManyConnections) {
+    constexpr std::size_t many = 4000, spare = 200;  // the kernel hands over about 20 ends at a time
+    Descriptors descriptors(many + spare);
+    if (descriptors.most() < many + spare) GTEST_SKIP() << "no more than " << descriptors.most() << " descriptors here (ulimit -Hn)";
+    static std::atomic<unsigned> errors;
+    errors = 0;
+    set_log([](void*, LogLevel, std::string_view line) noexcept { errors += line.starts_with("uring: "); }, nullptr, LogLevel::error);
+    {
+        World world{uring_row, World::quiet(), World::Check::by_caller};
+        std::size_t open = 0;
+        struct Idle {
+            std::size_t& open;
+            void on_open(Connection&) { ++open; }
+        };
+        ASSERT_NE(world.listen([&](Connection&) { return Idle{open}; }), nullptr);
+        Child clients;
+        ASSERT_TRUE(clients.start_helper("crowd", {world.where().substr(world.where().rfind(':') + 1), std::to_string(many)}));
+        EXPECT_TRUE(world.until([&] { return open == many; }, 60_s)) << open;
+    }
+    set_log(nullptr);
+    EXPECT_EQ(errors, 0u);
 }
 
 // Goal: an idle connection holds no receive buffer.

@@ -136,6 +136,7 @@ private:
     void deliver_peers(AcceptShot& shot);
     void let_go(AcceptShot& shot) noexcept;
     void end_operations() noexcept;
+    static unsigned take_last(Ring& ring) noexcept;
 
     // -- data path (datapath.cpp)
     void arm_receive(Driven& driven) noexcept;

@@ -25,7 +25,7 @@ constexpr std::uint32_t whole_bytes = 4u << 10, whole_count = 256;
 /// blocks are the same few again; pages that nobody touched are not resident.
 constexpr std::uint32_t datagram_bytes = 128u << 10, datagram_count = 32;
 /// At the end of a port: so often the kernel is asked for the last completions, which it has at once but for sends to a device.
-constexpr unsigned last_enters_max = 50;
+constexpr unsigned last_cancels_max = 50;
 constexpr std::int64_t last_enter_ns = 10'000'000;
 
 constexpr std::uint32_t poll_multishot = 1;
@@ -137,36 +137,49 @@ UringPort::~UringPort() {
     }
 }
 
+// A cancel looks through all operations for each of them, and an entry brings only a few completions (io_uring: 20 items of task work):
+// so one cancel, then entries while they bring something, and another cancel for what had escaped the first.
 void UringPort::end_operations() noexcept {
     Ring& ring = ring_sleeper_->ring;
     ring_sleeper_->forsake();
-    const auto count = [this] {
-        unsigned operations = 0;
-        for (Chunk* chunk = driven_chunks_; chunk != nullptr; chunk = chunk->next) {
-            for (const Driven& driven : chunk->each) operations += driven.operations;
-        }
-        for (const AcceptShot* shot = shots_; shot != nullptr; shot = shot->next) operations += shot->accept.out;
-        return operations;
-    };
-    unsigned left = count();
-    for (unsigned i = 0; i < last_enters_max && left > 0; ++i) {
+    unsigned left = 0;
+    for (Chunk* chunk = driven_chunks_; chunk != nullptr; chunk = chunk->next) {
+        for (const Driven& driven : chunk->each) left += driven.operations;
+    }
+    for (const AcceptShot* shot = shots_; shot != nullptr; shot = shot->next) left += shot->accept.out;
+    for (unsigned cancels = 0; cancels < last_cancels_max && left > 0; ++cancels) {
         if (ring.enter(0, 0) == EOWNERDEAD) break;  // its own thread has gone, and its operations with it
         ring.cancel_now(0);
-        (void)ring.enter(i > 0 ? 1 : 0, last_enter_ns);
-        abi::Cqe done;
-        while (ring.take(done)) {
-            const std::uint64_t kind = done.user_data & kind_mask;
-            void* const whose = object_of(done);
-            if (kind == k_accept) {
-                if (done.result >= 0) ::close(done.result);
-                if ((done.flags & abi::cqe_more) == 0) static_cast<AcceptShot*>(whose)->accept.out = false;
-            } else if (kind != 0 && (done.flags & abi::cqe_more) == 0) {
-                --static_cast<Driven*>(whose)->operations;
-            }
-        }
-        left = count();
+        unsigned ended = take_last(ring);
+        do {
+            left -= ended;
+            if (left > 0) (void)ring.enter(1, last_enter_ns);
+            ended = take_last(ring);
+        } while (ended > 0);
     }
-    if (left > 0) ring.close();
+    if (left == 0) return;
+    host.log_line(std::uint8_t(LogLevel::error), "uring: the kernel does not end operations of a loop that has ended: its ring is given up");
+    ring.close();
+}
+
+/// How many operations have ended.
+unsigned UringPort::take_last(Ring& ring) noexcept {
+    unsigned ended = 0;
+    for (abi::Cqe done; ring.take(done);) {
+        const std::uint64_t kind = done.user_data & kind_mask;
+        const bool last = (done.flags & abi::cqe_more) == 0;
+        void* const whose = object_of(done);
+        if (kind == k_accept) {
+            if (done.result >= 0) ::close(done.result);
+            if (!last) continue;
+            static_cast<AcceptShot*>(whose)->accept.out = false;
+            ++ended;
+        } else if (kind != 0 && last) {
+            --static_cast<Driven*>(whose)->operations;
+            ++ended;
+        }
+    }
+    return ended;
 }
 
 void UringPort::ring_lost() {
