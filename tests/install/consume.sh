@@ -78,7 +78,7 @@ pkg_config_static)
 add_subdirectory | fetch_content)
     fetch=OFF
     [[ $way == add_subdirectory ]] || fetch=ON
-    cmake -S "$here" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_BUILD_TYPE=Debug \
+    cmake -S "$here" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O0 -g0" \
         -DEVPL_FETCH=$fetch \
         -DEVPL_SOURCE="$(cd "$here/../.." && pwd)"
     cmake --build "$scratch/build" --parallel 2
