@@ -264,7 +264,7 @@ evpl_add_script_test(summary_self_test TIMEOUT 60 LABELS style
 # A consumer of the installed library would need the same sanitizers: once, without, is enough.
 if(EVPL_INSTALL AND NOT EVPL_SANITIZE AND NOT EVPL_COVERAGE)
   foreach(way find_package pkg_config pkg_config_static add_subdirectory fetch_content)
-    evpl_add_script_test(install/${way} TIMEOUT 600 LABELS install SERIAL
+    evpl_add_script_test(install/${way} TIMEOUT 600 LABELS install
       COMMAND bash ${PROJECT_SOURCE_DIR}/tests/install/consume.sh ${way} ${PROJECT_BINARY_DIR}
               ${CMAKE_CXX_COMPILER} ${PROJECT_VERSION})
   endforeach()
