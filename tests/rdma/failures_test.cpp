@@ -103,6 +103,14 @@ protected:
         ASSERT_TRUE(until([&] { return (client.opens > 0 && servers_.size() > before && servers_.back().opens > 0) || client.closed(); }));
         ASSERT_TRUE(client.open()) << client.closed_with;
     }
+    /// Two connections to a new listener, one after the other.
+    void open_both(Peer& one, Peer& another, const std::string& query = "") {
+        listen_at(first_device, query);
+        for (Peer* client : {&one, &another}) {
+            ASSERT_FALSE(HasFatalFailure());
+            open(*client);
+        }
+    }
     template <class Done>
     bool until(Done done) {
         return drive(loop(), done);
@@ -138,13 +146,9 @@ protected:
         SCOPED_TRACE(fault);
         Peer& other = peer();
         Peer& client = peer();
-        listen_at(first_device);
-        open(other);
+        open_both(other, client);
         ASSERT_FALSE(HasFatalFailure());
-        Peer& other_server = servers_.back();
-        open(client);
-        ASSERT_FALSE(HasFatalFailure());
-        Peer& server = servers_.back();
+        Peer &other_server = servers_.end()[-2], &server = servers_.back();
         tell(fault);
         client.get()->send("this goes wrong");
         EXPECT_TRUE(until([&] { return client.closed() && server.closed(); }));
@@ -468,13 +472,9 @@ TEST_F(FailureTest, NamesAMessageForWhichThereIsNoMemory) {
     loop_.emplace(options);
     Peer& other = peer();
     Peer& client = peer();
-    listen_at(first_device, "?mode=msg");
-    open(other);
+    open_both(other, client, "?mode=msg");
     ASSERT_FALSE(HasFatalFailure());
-    Peer& other_server = servers_.back();
-    open(client);
-    ASSERT_FALSE(HasFatalFailure());
-    Peer& server = servers_.back();
+    Peer &other_server = servers_.end()[-2], &server = servers_.back();
     const std::string message(500, 'm');                         // so few bytes are copied
     for (int i = 0; i < 1200; ++i) client.get()->send(message);  // to a buffer of 256 KiB, which they do not fit
     std::vector<Buffer> held;
