@@ -60,14 +60,14 @@ public:
         locks_ = locks;
         began_ns_ = now_ns();
     }
-    Cost end(std::uint64_t pairs) const { return {double(now_ns() - began_ns_) / double(pairs), allocations - allocations_, locks - locks_}; }
-
-private:
     static std::int64_t now_ns() {
         timespec t{};
         clock_gettime(CLOCK_MONOTONIC, &t);
         return std::int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
     }
+    Cost end(std::uint64_t pairs) const { return {double(now_ns() - began_ns_) / double(pairs), allocations - allocations_, locks - locks_}; }
+
+private:
     std::int64_t began_ns_ = 0;
     std::uint64_t allocations_ = 0, locks_ = 0;
 };
@@ -141,7 +141,7 @@ struct Exchange {
 
     void took(evpl::Loop& loop, std::size_t count) {
         bytes += count;
-        if (!warm && bytes >= plan.pairs / 10 * message_bytes) {
+        if (!warm && bytes >= plan.pairs / 10 * message_bytes && Meter::now_ns() - opened_ns >= settled_ns) {
             warm = true;
             bytes = 0;
             meter.begin();
@@ -152,7 +152,11 @@ struct Exchange {
         }
     }
 
+    /// Within this time the loop has given back what only setting up has used: it looks twice, 500 ms apart (core/turn.cpp).
+    static constexpr std::int64_t settled_ns = 1'200'000'000;
+
     const Plan& plan;
+    const std::int64_t opened_ns = Meter::now_ns();
     Meter meter;
     Cost cost;
     std::uint64_t bytes = 0;

@@ -173,10 +173,7 @@ class Bench(unittest.TestCase):
     @unittest.skipIf(os.environ.get("EVPL_SANITIZE"), "sanitizers bring an allocator and locks of their own")
     def test_a_message_allocates_and_locks_nothing(self):
         for depth in (1, 8):
-            for _ in range(3):  # a loop that a busy machine keeps waiting gives memory back meanwhile; a message's own would come each time
-                cost = xlio_cost.run(BUILD, "--pairs", 20000, "--depth", depth)
-                if (cost["evpl"]["allocations"], cost["evpl"]["locks"]) == (0, 0):
-                    break
+            cost = xlio_cost.run(BUILD, "--pairs", 20000, "--depth", depth)
             self.assertEqual((cost["evpl"]["allocations"], cost["evpl"]["locks"]), (0, 0), cost)
             self.assertEqual((cost["hand"]["allocations"], cost["hand"]["locks"]), (0, 0), cost)
 
