@@ -11,9 +11,10 @@ results=$PWD/build/$preset/test-results
 rm -rf "$results"
 mkdir -p "$results"
 
-run=()  # many tests wait most of the time: one more than there are processors
+run=()
 [[ $preset != tsan ]] || without_wide_address_randomisation run
 set +e
+# Many tests wait most of the time: one more at a time than there are processors.
 "${run[@]}" ctest --test-dir "build/$preset" --parallel $(($(nproc) + 1)) --output-on-failure --no-tests=error \
     --output-junit "$results/ctest.xml" --test-output-size-passed 16777216 --test-output-size-failed 16777216 \
     "$@" </dev/null 2>&1 | tee "$results/ctest.log"

@@ -24,7 +24,8 @@ constexpr std::uint32_t whole_bytes = 4u << 10, whole_count = 256;
 /// A datagram, or a train merged by UDP_GRO, has up to 65,527 bytes, and up to 144 before them. Small ones are copied out, and their
 /// blocks are the same few again; pages that nobody touched are not resident.
 constexpr std::uint32_t datagram_bytes = 128u << 10, datagram_count = 32;
-/// At the end of a port: so often the kernel is asked for the last completions, which it has at once but for sends to a device.
+/// At the end of a port: so often the kernel is told to end all operations, and so long each wait for their completions may be, which it has
+/// at once but for sends to a device.
 constexpr unsigned last_cancels_max = 50;
 constexpr std::int64_t last_enter_ns = 10'000'000;
 
