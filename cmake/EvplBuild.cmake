@@ -109,6 +109,29 @@ function(evpl_precompile target)
   endif()
 endfunction()
 
+# evpl_compile_together(<target> [<source>...]): some sources at a time, the given ones with those of their folder, so that what all of them
+# read is read once and a template that all of them use is instantiated once. Names that a source keeps to itself must differ from those of
+# the others. Not with ccache: one changed file compiles its others.
+function(evpl_compile_together target)
+  if(EVPL_CHECK_FLAGS AND NOT EVPL_CCACHE AND NOT EVPL_LTO AND NOT EVPL_PROFILE)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+    if(ARGN)
+      set_target_properties(${target} PROPERTIES UNITY_BUILD_MODE GROUP)
+    endif()
+    foreach(source IN LISTS ARGN)
+      cmake_path(GET source PARENT_PATH folder)
+      string(MAKE_C_IDENTIFIER "${folder}" group)
+      set_source_files_properties(${source} PROPERTIES UNITY_GROUP ${group})
+    endforeach()
+    target_compile_options(${target} PRIVATE -Wno-subobject-linkage)  # warned of outside the main file, which such a source is not
+  endif()
+endfunction()
+
+# evpl_compile_alone(<source>...): for programs that put another object in the place of this one.
+function(evpl_compile_alone)
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()
+
 # What each of our own C++ targets gets.
 function(evpl_compile_like_us target)
   target_compile_features(${target} PUBLIC cxx_std_20)

@@ -62,6 +62,7 @@ endforeach()
 # rot. With libFuzzer they are built when they are asked for, in fuzz/mistakes.
 function(evpl_fuzz_mistake mistake target file here there)
   set(original ${PROJECT_SOURCE_DIR}/src/${file})
+  evpl_compile_alone(${original})
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${original})
   file(READ ${original} text)
   string(FIND "${text}" "${here}" first)

@@ -35,6 +35,7 @@ set(evpl_xlio_probe_path ${CMAKE_INSTALL_FULL_LIBDIR}/evpl/evpl-xlio-probe)
 
 add_library(evpl_objects OBJECT ${evpl_sources})
 evpl_compile_like_us(evpl_objects)
+evpl_compile_together(evpl_objects ${evpl_sources})
 evpl_profile(evpl_objects)
 set_target_properties(evpl_objects PROPERTIES POSITION_INDEPENDENT_CODE ON VISIBILITY_INLINES_HIDDEN ON CXX_VISIBILITY_PRESET hidden)
 target_compile_definitions(evpl_objects PRIVATE

@@ -30,8 +30,9 @@ add_library(race_explorer OBJECT ${race_folder}/explorer.cpp ${race_folder}/runt
 evpl_compile_for_race(race_explorer true)
 file(GLOB race_sources CONFIGURE_DEPENDS ${race_folder}/*_scenarios.cpp ${PROJECT_SOURCE_DIR}/src/memory/*.cpp
   ${PROJECT_SOURCE_DIR}/src/transport/inproc/*.cpp)
-add_library(race_objects OBJECT ${race_sources} ${race_folder}/main.cpp ${PROJECT_SOURCE_DIR}/src/core/mailbox.cpp
-  ${PROJECT_SOURCE_DIR}/src/transport/bell.cpp)
+list(APPEND race_sources ${PROJECT_SOURCE_DIR}/src/core/mailbox.cpp ${PROJECT_SOURCE_DIR}/src/transport/bell.cpp)
+evpl_compile_alone(${race_sources})
+add_library(race_objects OBJECT ${race_sources} ${race_folder}/main.cpp)
 evpl_compile_for_race(race_objects true)
 evpl_instrument_for_race(race_objects)
 add_executable(race_program $<TARGET_OBJECTS:race_explorer> $<TARGET_OBJECTS:race_objects>)

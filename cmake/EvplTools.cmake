@@ -7,6 +7,7 @@ if(evpl_tool_sources)
   add_executable(evpl-command ${evpl_tool_sources})
   evpl_compile_as_check(evpl-command)
   evpl_precompile(evpl-command ${PROJECT_SOURCE_DIR}/tools/evpl/precompiled.hpp)
+  evpl_compile_together(evpl-command)
   if(EVPL_LTO AND evpl_gcc)
     target_compile_options(evpl-command PRIVATE -fno-fat-lto-objects)  # nobody else links them: one compilation, not two
   endif()

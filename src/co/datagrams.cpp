@@ -8,11 +8,11 @@ namespace detail {
 namespace {
 
 /// The socket's handler: one reference on the state.
-class Handler {
+class DatagramsHandler {
 public:
-    explicit Handler(DatagramsState& state) noexcept : state_(&state) { state.ref(); }
-    Handler(Handler&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
-    ~Handler() {
+    explicit DatagramsHandler(DatagramsState& state) noexcept : state_(&state) { state.ref(); }
+    DatagramsHandler(DatagramsHandler&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+    ~DatagramsHandler() {
         if (state_ != nullptr) state_->unref();
     }
     void on_recv(Datagram& d) { state_->on_recv(d); }
@@ -50,7 +50,7 @@ Result<Datagrams> bind(Loop& loop, std::string_view url) noexcept {
     detail::DatagramsState* const state = detail::DatagramsState::create(loop);
     if (state == nullptr) return Error(Errc::out_of_memory, Step::open);
     Result<Datagrams> made = Error(Errc::out_of_memory, Step::open);
-    const auto bound = evpl::bind(loop, url, detail::Handler(*state));
+    const auto bound = evpl::bind(loop, url, detail::DatagramsHandler(*state));
     if (bound) {
         state->socket = bound->get();
         made = Datagrams(*state);

@@ -17,12 +17,6 @@ namespace evpl::core {
 
 using transport::Arrival;
 
-namespace {
-
-constexpr std::size_t state_bytes(std::size_t align) noexcept { return (sizeof(ConnectionState) + align - 1) & ~(align - 1); }
-
-}  // namespace
-
 Origin* Origin::create(const detail::ConnectionFactory& factory) noexcept {
     auto* origin = factory.context != nullptr ? new (std::nothrow) Origin : nullptr;
     if (origin == nullptr) {
@@ -43,7 +37,7 @@ void Origin::unref() noexcept {
 
 ConnectionState* ConnectionState::create(LoopCore& core, Origin& origin) noexcept {
     const std::size_t align = std::max<std::size_t>(origin.factory.handler_align, alignof(ConnectionState));
-    std::size_t bytes = state_bytes(align) + origin.factory.handler_bytes;
+    std::size_t bytes = handler_offset<ConnectionState>(align) + origin.factory.handler_bytes;
     bytes = (bytes + align - 1) & ~(align - 1);
     void* room = std::aligned_alloc(align, bytes);
     if (room == nullptr) return nullptr;
@@ -68,7 +62,7 @@ ConnectionState::~ConnectionState() { origin->unref(); }
 
 void* ConnectionState::handler_room() noexcept {
     const std::size_t align = std::max<std::size_t>(origin->factory.handler_align, alignof(ConnectionState));
-    return reinterpret_cast<std::byte*>(this) + state_bytes(align);
+    return reinterpret_cast<std::byte*>(this) + handler_offset<ConnectionState>(align);
 }
 
 void ConnectionState::destroy() noexcept {

@@ -13,8 +13,6 @@
 namespace evpl::core {
 namespace {
 
-enum : unsigned { ipv4, ipv6 };
-
 unsigned family_of(const Address& address) noexcept { return address.family == Address::Family::ipv4 ? ipv4 : ipv6; }
 
 /// Which of several failures tells most about why nothing opened: an answer of the peer, what forbids or hinders us, no way, no answer.

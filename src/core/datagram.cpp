@@ -12,13 +12,12 @@ namespace evpl {
 
 using core::DatagramState;
 using core::state_of;
-using Phase = DatagramState::Phase;
 
 namespace core {
 
 Packet DatagramState::take() noexcept {
     Packet packet;
-    if (inbox.empty() || phase > Phase::open) return packet;
+    if (inbox.empty() || phase > DatagramState::Phase::open) return packet;
     Received& first = inbox.front();
     packet.from = first.from;
     packet.to = first.to;
@@ -42,7 +41,7 @@ Packet DatagramState::take() noexcept {
 
 Flow DatagramState::push(const Address* to, Buffer&& bytes) noexcept {
     const bool has_peer = to != nullptr ? to->family != Address::Family::none : connected;
-    if (phase > Phase::open || !has_peer) return Flow(Flow::State::refused, Errc::misuse);
+    if (phase > DatagramState::Phase::open || !has_peer) return Flow(Flow::State::refused, Errc::misuse);
     const std::uint32_t size = bytes.size();
     if (size > caps_now().message_bytes_max) return Flow(Flow::State::refused, Errc::too_large);
     if (queued_bytes + size > limits.send_hard) {
@@ -134,7 +133,7 @@ Error DatagramState::open_link(const Address* remote, Diagnostic& why) noexcept 
     const auto made = port->bind(endpoint, remote, *this, outbox, why);
     if (!made) return made.error();
     link = *made;
-    phase = Phase::open;
+    phase = DatagramState::Phase::open;
     describe_url();
     return {};
 }
@@ -158,7 +157,7 @@ Datagram* DatagramRef::get() const noexcept {
 
 std::string_view Datagram::transport() const noexcept { return state_of(*this).scheme->name; }
 const Caps& Datagram::caps() const noexcept { return state_of(*this).caps_now(); }
-bool Datagram::is_open() const noexcept { return state_of(*this).phase == Phase::open; }
+bool Datagram::is_open() const noexcept { return state_of(*this).phase == DatagramState::Phase::open; }
 std::string_view Datagram::url() const noexcept { return state_of(*this).url_text; }
 
 Address Datagram::local_address() const noexcept {
@@ -175,7 +174,7 @@ int Datagram::native_fd() const noexcept {
 }
 DatagramMetrics Datagram::metrics() const noexcept { return state_of(*this).counted; }
 
-bool Datagram::has_packet() const noexcept { return !state_of(*this).inbox.empty() && state_of(*this).phase <= Phase::open; }
+bool Datagram::has_packet() const noexcept { return !state_of(*this).inbox.empty() && state_of(*this).phase <= DatagramState::Phase::open; }
 Packet Datagram::recv() noexcept { return state_of(*this).take(); }
 
 Flow Datagram::send_to(const Address& to, Buffer bytes) noexcept { return state_of(*this).push(&to, std::move(bytes)); }

@@ -8,15 +8,10 @@
 #include "core/key_slice.hpp"
 
 namespace evpl::core {
-namespace {
-
-constexpr std::size_t state_bytes(std::size_t align) noexcept { return (sizeof(DatagramState) + align - 1) & ~(align - 1); }
-
-}  // namespace
 
 DatagramState* DatagramState::create(LoopCore& core, const detail::DatagramFactory& factory) noexcept {
     const std::size_t align = std::max<std::size_t>(factory.handler_align, alignof(DatagramState));
-    const std::size_t bytes = (state_bytes(align) + factory.handler_bytes + align - 1) & ~(align - 1);
+    const std::size_t bytes = (handler_offset<DatagramState>(align) + factory.handler_bytes + align - 1) & ~(align - 1);
     void* room = std::aligned_alloc(align, bytes);
     if (room == nullptr) return nullptr;
     auto* made = new (room) DatagramState(core, factory);
@@ -33,7 +28,7 @@ DatagramState::DatagramState(LoopCore& owner, const detail::DatagramFactory& giv
 
 void* DatagramState::handler_room() noexcept {
     const std::size_t align = std::max<std::size_t>(factory.handler_align, alignof(DatagramState));
-    return reinterpret_cast<std::byte*>(this) + state_bytes(align);
+    return reinterpret_cast<std::byte*>(this) + handler_offset<DatagramState>(align);
 }
 
 void DatagramState::destroy() noexcept {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "evpl/error.hpp"
@@ -45,6 +46,12 @@ public:
 protected:
     ~Member() = default;
 };
+
+/// Where the handler begins that lies behind a State, in one allocation with it.
+template <class State>
+constexpr std::size_t handler_offset(std::size_t align) noexcept {
+    return (sizeof(State) + align - 1) & ~(align - 1);
+}
 
 /// A first-in first-out list of members through one of their links.
 template <Member* Member::*link, bool Member::*flag>

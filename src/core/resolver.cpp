@@ -108,12 +108,10 @@ constexpr int answer_bytes_max = 4096;
 /// RFC 1035 section 2.3.4, in text with a final dot.
 constexpr std::size_t name_bytes_max = 254;
 
-enum : unsigned { ipv4, ipv6 };
-
 constexpr int kernel_family[2] = {AF_INET, AF_INET6};
 
 /// How telling a failure of one family is, when the other one failed in another way.
-int rank_of(Errc code) noexcept {
+int lookup_rank(Errc code) noexcept {
     switch (code) {
     case Errc::name_not_found: return 1;
     case Errc::timed_out: return 2;
@@ -193,7 +191,7 @@ struct Resolver::Lookup {
 
 Error Resolver::Lookup::failure() const noexcept {
     const Error four = error_of(status[ipv4]), six = error_of(status[ipv6]);
-    return done[ipv6] && rank_of(six.code()) > rank_of(four.code()) ? six : four;
+    return done[ipv6] && lookup_rank(six.code()) > lookup_rank(four.code()) ? six : four;
 }
 
 /// The addresses that are known and not of `told` families, interleaved (RFC 8305 section 4).

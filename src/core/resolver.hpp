@@ -16,6 +16,9 @@ struct ares_addrinfo;
 
 namespace evpl::core {
 
+/// The families, as indices of what is kept for each.
+enum : unsigned { ipv4, ipv6 };
+
 /// Names to addresses for one loop, by c-ares: /etc/hosts first, then the name servers, for A and AAAA at once. Nothing blocks but the
 /// reading of those small files. The channel and its sockets exist only while they are needed, and an idle resolver watches nothing.
 /// Equal names asked for at the same time are asked once. A member only to be marked: its work is done in dispatch().

@@ -1,4 +1,5 @@
 // close(): from anywhere, once, with on_close once and last.
+#include "conformance/callbacks.hpp"
 #include "support/world.hpp"
 
 namespace evpl::test {
@@ -34,9 +35,6 @@ void expect_closed_answers(Loop& loop, Connection& c) {
     c.close(Error(Errc::protocol_error));
 }
 
-enum class From { open, recv, writable, sent, end };
-constexpr const char* from_names[] = {"on_open", "on_recv", "on_writable", "on_sent", "on_end"};
-
 // Goal: close() inside every callback marks; on_close(closed) follows once and last, and the calls after it answer
 // misuse.
 TEST_P(CloseTest, ClosesInsideEveryCallback) {
@@ -46,6 +44,7 @@ TEST_P(CloseTest, ClosesInsideEveryCallback) {
         bool called = false;
         Peer server;
         PlainPeer client;
+        Pump to_client{.total = 8u << 20};
         World world{GetParam()};
         const auto close_now = [&](Connection& c) {
             if (std::exchange(called, true)) return;
@@ -53,18 +52,8 @@ TEST_P(CloseTest, ClosesInsideEveryCallback) {
             EXPECT_EQ(server.closes, 0) << "on_close runs after the callback";
             expect_closed_answers(c.loop(), c);
         };
-        if (from == From::open) server.when_open = close_now;
-        if (from == From::recv) server.when_recv = close_now;
-        if (from == From::writable) server.when_writable = close_now;
-        if (from == From::sent) server.when_sent = [&](Connection& c, std::size_t) { close_now(c); };
-        if (from == From::end) server.when_end = close_now;
-        Pump to_client{.total = 8u << 20};
-        if (from == From::writable || from == From::sent) server.when_open = std::ref(to_client);
+        act_in(from, server, client, to_client, close_now);
         ASSERT_NE(world.listen(server), nullptr);
-        client.when_open = [&](Connection& c) {
-            if (from == From::recv) c.send("x");
-            if (from == From::end) c.shutdown();
-        };
         world.dial(client);
         if (from == From::end && !half_close) continue;  // there the end is the close
         EXPECT_TRUE(world.until_closed(server, client)) << server.closes << client.closes;

@@ -1,6 +1,7 @@
 // Handlers and their factories: throwing, refusing, shared and owned.
 #include <stdexcept>
 
+#include "conformance/callbacks.hpp"
 #include "support/world.hpp"
 
 namespace evpl::test {
@@ -8,9 +9,6 @@ namespace {
 
 class HandlerTest : public TransportTest {};
 class FrameThrowTest : public TransportTest {};
-
-enum class From { open, recv, writable, sent, end };
-constexpr const char* from_names[] = {"on_open", "on_recv", "on_writable", "on_sent", "on_end"};
 
 // Goal: a callback that throws ends its own connection with handler_threw, and nothing else.
 TEST_P(HandlerTest, EndsItsOwnConnectionWhenItThrows) {
@@ -23,16 +21,7 @@ TEST_P(HandlerTest, EndsItsOwnConnectionWhenItThrows) {
         World world{GetParam()};
         ASSERT_TRUE(world.open(witness_server, witness_client));
         const auto fail = [](Connection&) { throw std::runtime_error("as the test wants"); };
-        if (from == From::open) server.when_open = fail;
-        if (from == From::recv) server.when_recv = fail;
-        if (from == From::writable) server.when_writable = fail;
-        if (from == From::sent) server.when_sent = [&](Connection& c, std::size_t) { fail(c); };
-        if (from == From::end) server.when_end = fail;
-        if (from == From::writable || from == From::sent) server.when_open = std::ref(to_client);
-        client.when_open = [&](Connection& c) {
-            if (from == From::recv) c.send("x");
-            if (from == From::end) c.shutdown();
-        };
+        act_in(from, server, client, to_client, fail);
         ASSERT_NE(world.listen(server), nullptr);
         world.dial(client);
         EXPECT_TRUE(world.until_closed(server, client));

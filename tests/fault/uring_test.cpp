@@ -251,7 +251,7 @@ TEST_F(UringTest, ServesACrowdFromTwoProcesses) {
     Descriptors descriptors(wanted + spare);
     if (descriptors.most() < 1000) GTEST_SKIP() << "no more than " << descriptors.most() << " descriptors here (ulimit -Hn)";
     const std::size_t many = std::min<std::size_t>(wanted, descriptors.most() - spare);
-    struct Echo {
+    struct CountedEcho {
         std::size_t& open;
         void on_open(Connection&) { ++open; }
         void on_recv(Connection& c) { c.send(c.recv(SIZE_MAX)); }
@@ -260,7 +260,7 @@ TEST_F(UringTest, ServesACrowdFromTwoProcesses) {
     std::size_t open = 0;
     {
         World world{uring_row, World::quiet(), World::Check::by_caller};
-        ASSERT_NE(world.listen([&](Connection&) { return Echo{open}; }), nullptr);
+        ASSERT_NE(world.listen([&](Connection&) { return CountedEcho{open}; }), nullptr);
         const std::string port = world.where().substr(world.where().rfind(':') + 1);
         Child clients[2];
         for (Child& child : clients) ASSERT_TRUE(child.start_helper("crowd", {port, std::to_string(many / 2)}));

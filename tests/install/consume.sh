@@ -76,10 +76,11 @@ pkg_config_static)
     EVPL_ECHO="$scratch/echo" python3 "$here/try_echo.py"
     ;;
 add_subdirectory | fetch_content)
-    fetch=OFF
-    [[ $way == add_subdirectory ]] || fetch=ON
+    # Fetched, as a stranger builds it, each source by itself; added, some together (evpl_compile_together), which is quicker.
+    choices=(-DEVPL_FETCH=ON)
+    [[ $way == fetch_content ]] || choices=(-DEVPL_FETCH=OFF -DEVPL_CHECK_FLAGS=-O0)
     cmake -S "$here" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O0 -g0" \
-        -DEVPL_FETCH=$fetch \
+        "${choices[@]}" \
         -DEVPL_SOURCE="$(cd "$here/../.." && pwd)"
     cmake --build "$scratch/build" --parallel 2
     for program in consumer consumer_static consumer_c consumer_c_static consumer_co; do says "$scratch/build/$program"; done

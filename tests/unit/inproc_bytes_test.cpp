@@ -3,7 +3,7 @@
 
 #include "unit/inproc_world.hpp"
 
-namespace evpl::transport::test {
+namespace evpl::transport::inproc_test {
 namespace {
 
 class InprocBytesTest : public testing::TestWithParam<Where> {};
@@ -297,4 +297,4 @@ INSTANTIATE_TEST_SUITE_P(Inproc, InprocBytesTest, everywhere(), name_of_where);
 INSTANTIATE_TEST_SUITE_P(Inproc, InprocMessageTest, with_messages(), name_of_where);
 
 }  // namespace
-}  // namespace evpl::transport::test
+}  // namespace evpl::transport::inproc_test

@@ -3,7 +3,7 @@
 
 #include "unit/inproc_world.hpp"
 
-namespace evpl::transport::test {
+namespace evpl::transport::inproc_test {
 namespace {
 
 class InprocEndTest : public testing::TestWithParam<Where> {};
@@ -443,4 +443,4 @@ INSTANTIATE_TEST_SUITE_P(Inproc, InprocEndTest, everywhere(), name_of_where);
 INSTANTIATE_TEST_SUITE_P(Inproc, InprocPortDeathTest, testing::Values(Where{true, false}, Where{true, true}), name_of_where);
 
 }  // namespace
-}  // namespace evpl::transport::test
+}  // namespace evpl::transport::inproc_test

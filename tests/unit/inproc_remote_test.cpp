@@ -1,7 +1,7 @@
 // Remote memory over inproc: bounds, rights, keys, revocation, and operations that outlive their link.
 #include "unit/inproc_world.hpp"
 
-namespace evpl::transport::test {
+namespace evpl::transport::inproc_test {
 namespace {
 
 class InprocRemoteTest : public testing::TestWithParam<Where> {};
@@ -250,4 +250,4 @@ INSTANTIATE_TEST_SUITE_P(Inproc, InprocRemoteTest, everywhere(), name_of_where);
 INSTANTIATE_TEST_SUITE_P(Inproc, InprocRemoteDeathTest, testing::Values(Where{true, false}, Where{true, true}), name_of_where);
 
 }  // namespace
-}  // namespace evpl::transport::test
+}  // namespace evpl::transport::inproc_test

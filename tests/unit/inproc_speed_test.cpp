@@ -32,7 +32,7 @@ extern "C" [[gnu::weak]] void* malloc(std::size_t bytes) {
 }
 #endif
 
-namespace evpl::transport::test {
+namespace evpl::transport::inproc_test {
 namespace {
 
 std::uint64_t allocations_so_far() {
@@ -341,4 +341,4 @@ TEST(InprocSpeedTest, ReportsMessagesOneWay) {
 }
 
 }  // namespace
-}  // namespace evpl::transport::test
+}  // namespace evpl::transport::inproc_test

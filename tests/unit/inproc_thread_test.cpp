@@ -5,7 +5,7 @@
 
 #include "unit/inproc_world.hpp"
 
-namespace evpl::transport::test {
+namespace evpl::transport::inproc_test {
 namespace {
 
 class InprocThreadTest : public testing::Test {};
@@ -294,4 +294,4 @@ TEST_F(InprocThreadTest, SurvivesPortsThatGoAtAnyMoment) {
 }
 
 }  // namespace
-}  // namespace evpl::transport::test
+}  // namespace evpl::transport::inproc_test

@@ -19,7 +19,7 @@
 #include "memory/heap.hpp"
 #include "transport/inproc/inproc.hpp"
 
-namespace evpl::transport::test {
+namespace evpl::transport::inproc_test {
 
 inline Endpoint endpoint(std::string_view url) {
     Diagnostic why;
@@ -360,4 +360,4 @@ inline std::string name_of_where(const testing::TestParamInfo<Where>& info) { re
 inline auto with_messages() { return testing::Values(Where{false, true}, Where{true, true}); }
 inline auto everywhere() { return testing::Values(Where{false, false}, Where{false, true}, Where{true, false}, Where{true, true}); }
 
-}  // namespace evpl::transport::test
+}  // namespace evpl::transport::inproc_test

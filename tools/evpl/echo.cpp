@@ -47,8 +47,6 @@ int cannot_listen(const std::string& url, const std::string& why) {
     return fail(fmt::format("cannot listen on {}: {}", url.empty() ? "\"\"" : url, why));
 }
 
-evpl::Duration seconds(double s) { return evpl::Duration::of_ns(std::int64_t(s * 1e9)); }
-
 sigset_t ending_signals() {
     sigset_t set;
     sigemptyset(&set);
@@ -105,7 +103,7 @@ int serve_here(const EchoOptions& options) {
         if (!opened) return cannot_listen(options.listen[i], reason_of(loop, opened.error()));
     }
     for (const EchoService& service : services) announce(service.url());
-    return options.drain_s > 0 ? run_draining(loop, seconds(options.drain_s)) : loop.run_until_signal();
+    return options.drain_s > 0 ? run_draining(loop, duration_of(options.drain_s)) : loop.run_until_signal();
 }
 
 /// Runs `task` on a loop of the pool and waits for it.
@@ -155,7 +153,7 @@ int serve_with_pool(const EchoOptions& options) {
     sigwait(&signals, &which);
     pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // a second signal ends a long drain the hard way
     listeners.clear();
-    pool.stop(evpl::within(seconds(options.drain_s)));
+    pool.stop(evpl::within(duration_of(options.drain_s)));
     return 0;
 }
 

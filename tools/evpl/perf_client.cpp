@@ -14,8 +14,6 @@ namespace {
 constexpr std::int64_t second_ns = 1'000'000'000;
 constexpr std::int64_t tick_ns = 10'000'000;
 
-evpl::Duration seconds(double s) { return evpl::Duration::of_ns(std::int64_t(s * second_ns)); }
-
 std::unique_ptr<Channel> make_channel(Worker& worker, std::uint32_t index) {
     if (worker.plan().test == Test::connect) return make_connect_channel(worker, index);
     return is_datagram(worker.plan().url) ? make_packet_channel(worker, index) : make_stream_channel(worker, index);
@@ -56,7 +54,7 @@ void Worker::opened() {
     began_ = last_reply_ = last_shown_ = clock();
     if (plan_.warmup_s <= 0) {
         warm();
-    } else if (auto timer = loop_->after(seconds(plan_.warmup_s), [this] { warm(); })) {
+    } else if (auto timer = loop_->after(duration_of(plan_.warmup_s), [this] { warm(); })) {
         clock_timer_ = *std::move(timer);
     } else {
         return failed(text_of(timer.error()));
@@ -70,7 +68,7 @@ void Worker::warm() {
     measuring_since_ = clock();
     for (auto& channel : channels_) channel->measure_from_here();
     if (quota_ > 0) return pump_all();
-    auto timer = loop_->after(seconds(plan_.seconds), [this] { finish(); });
+    auto timer = loop_->after(duration_of(plan_.seconds), [this] { finish(); });
     if (!timer) return failed(text_of(timer.error()));
     clock_timer_ = *std::move(timer);
 }

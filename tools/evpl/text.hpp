@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include <evpl/duration.hpp>
 #include <evpl/error.hpp>
 #include <evpl/loop.hpp>
 
@@ -29,6 +30,9 @@ std::string time_text(double ns);
 std::string size_text(std::uint64_t bytes);
 /// "1 message", "2 messages"
 std::string counted(std::uint64_t n, std::string_view noun);
+
+/// What a command line gives as a number of seconds.
+constexpr evpl::Duration duration_of(double seconds) noexcept { return evpl::Duration::of_ns(std::int64_t(seconds * 1e9)); }
 
 const char* name_of(evpl::Mode mode) noexcept;
 

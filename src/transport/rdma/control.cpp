@@ -19,9 +19,7 @@
 namespace evpl::transport::rdma {
 namespace {
 
-/// How long the manager may look for an address and a route.
-constexpr int resolve_ms = 2000;
-constexpr int backlog = 1024;
+constexpr int stream_backlog = 1024;
 constexpr unsigned completions_wished = 16384;
 /// Half of the completion queue may be receives, which need no completion while no peer has sent.
 constexpr unsigned receives_share = 2;
@@ -730,7 +728,7 @@ Result<std::uint16_t> Control::listen(Mailbox& home, const socket::SocketAddress
     auto where = at;
     int failed = verbs().rdma_create_id(state_.events, &place->id, nullptr, RDMA_PS_TCP) != 0 ? errno : 0;
     if (failed == 0 && verbs().rdma_bind_addr(place->id, &where.base) != 0) failed = errno;
-    if (failed == 0 && verbs().rdma_listen(place->id, backlog) != 0) failed = errno;
+    if (failed == 0 && verbs().rdma_listen(place->id, stream_backlog) != 0) failed = errno;
     if (failed != 0) {
         if (place->id != nullptr) verbs().rdma_destroy_id(place->id);
         delete place;

@@ -23,6 +23,13 @@ class UdLink;
 class Mailbox;
 struct Session;
 
+/// How long the manager may look for an address and a route.
+inline constexpr int resolve_ms = 2000;
+/// What has no memory or no key yet is tried again after this long.
+inline constexpr std::int64_t retry_ns = 1'000'000;
+/// Completions that are taken at a time.
+inline constexpr unsigned completions_per_poll = 32;
+
 /// One device's queues of one port: completions of all its queue pairs, and the receives that they share. Made and destroyed by the
 /// control thread; in between the loop's alone.
 struct Queues {

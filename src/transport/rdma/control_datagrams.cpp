@@ -12,8 +12,7 @@
 namespace evpl::transport::rdma {
 namespace {
 
-constexpr int resolve_ms = 2000;
-constexpr int backlog = 128;
+constexpr int datagram_backlog = 128;
 
 std::uint32_t mtu_bytes(ibv_mtu mtu) noexcept { return 128u << unsigned(mtu); }
 
@@ -25,7 +24,7 @@ Result<void> Control::bind(Session& session, const socket::SocketAddress& at) no
     int failed = verbs().rdma_create_id(events(), &id, &session, RDMA_PS_UDP) != 0 ? errno : 0;
     if (failed == 0 && verbs().rdma_bind_addr(id, &where.base) != 0) failed = errno;
     if (failed == 0 && id->verbs == nullptr) failed = ENODEV;  // "any address" is no address of a device
-    if (failed == 0 && verbs().rdma_listen(id, backlog) != 0) failed = errno;
+    if (failed == 0 && verbs().rdma_listen(id, datagram_backlog) != 0) failed = errno;
     if (failed != 0) {
         if (id != nullptr) verbs().rdma_destroy_id(id);
         return failed == ENODEV ? Error(Errc::address_unavailable, Step::bind, Who::local, failed) : Error::from_errno(failed, Step::bind);
@@ -89,7 +88,7 @@ Error Control::make_datagram_queues(Session& session) noexcept {
 void Control::asked_for(Session& session, rdma_cm_id& asking) noexcept {
     asking.context = nullptr;
     rdma_cm_id* waiting = &asking;
-    if (!session.answers && !session.finished && session.askers.size() < unsigned(backlog) && session.askers.push(std::move(waiting))) return;
+    if (!session.answers && !session.finished && session.askers.size() < unsigned(datagram_backlog) && session.askers.push(std::move(waiting))) return;
     answer(session, asking);
 }
 

@@ -14,9 +14,6 @@
 namespace evpl::transport::rdma {
 namespace {
 
-constexpr unsigned completions_per_poll = 32;
-constexpr std::int64_t retry_ns = 1'000'000;
-
 /// A block for the header and the largest payload.
 std::uint32_t block_bytes_of(const UdQueues& queues) noexcept { return ud_header_bytes + queues.payload_bytes; }
 

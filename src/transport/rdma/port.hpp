@@ -23,8 +23,6 @@ inline constexpr std::uint32_t credits_kept = 1;
 inline constexpr std::uint32_t requests_kept = 4;
 /// A payload up to this is copied out of its block, which is posted again at once.
 inline constexpr std::uint32_t copied_bytes_most = 512;
-/// What has no memory or no key yet is tried again after this long.
-inline constexpr std::int64_t retry_ns = 1'000'000;
 /// Slices of one SEND.
 inline constexpr unsigned gather_most = 8;
 /// In the id of a work request: a receive, by its slot; a receive of a raw link's own queue.
@@ -32,9 +30,6 @@ inline constexpr std::uint64_t receive_bit = std::uint64_t(1) << 63;
 inline constexpr std::uint64_t own_receive = receive_bit | std::uint64_t(1) << 62;
 /// Peers that wait at a paused listener; more are rejected.
 inline constexpr std::uint32_t backlog_most = 1024;
-
-/// Completions that are taken at a time.
-inline constexpr unsigned completions_per_poll = 32;
 
 enum class Sent : std::uint8_t { payload, note, end, probe, operation, window };
 

@@ -28,7 +28,6 @@ constexpr std::uint32_t copy_bytes_max = 4u << 10;
 /// Fewer slots are never asked for, however large the datagrams are.
 constexpr unsigned slots_least = 4;
 
-bool would_block(int error) noexcept { return error == EAGAIN; }  // EWOULDBLOCK is the same on Linux
 bool out_of_memory(int error) noexcept { return error == ENOBUFS || error == ENOMEM; }
 
 // Errors that a connected socket reports for an earlier datagram, when an ICMP message about it has come (udp(7)).

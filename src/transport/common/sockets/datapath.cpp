@@ -17,8 +17,6 @@ constexpr unsigned slices_per_send = 64;
 /// Descriptors that one receive may bring (SCM_MAX_FD is 253; ours are sent one at a time).
 constexpr unsigned descriptors_per_read = 16;
 
-bool would_block(int error) noexcept { return error == EAGAIN || error == EWOULDBLOCK; }
-
 }  // namespace
 
 std::uint32_t SocketLink::ready(std::uint32_t events) {

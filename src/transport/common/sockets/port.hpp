@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 
 #include <array>
+#include <cerrno>
 #include <memory>
 
 #include "memory/heap.hpp"
@@ -21,6 +22,9 @@ struct Driven;
 
 /// Closes it so that a TCP peer sees a reset: what it has got is not all there is.
 void close_with_reset(int fd) noexcept;
+
+/// Whether a call failed only because the socket was not ready. EWOULDBLOCK is the same on Linux.
+inline bool would_block(int error) noexcept { return error == EAGAIN; }
 
 struct ZeroCopy;
 struct DatagramExtra;
