@@ -13,6 +13,7 @@
 
 #include "evpl/evpl.hpp"
 #include "sim/drive.hpp"
+#include "support/patience.hpp"
 #include "transport/sim/random.hpp"
 #include "transport/sim/sim.hpp"
 
@@ -202,6 +203,7 @@ inline std::uint64_t play(Program& program, std::uint64_t seed) {
 /// EVPL_SIM_SEED=n plays one seed, EVPL_SIM_SEEDS=n the first n; else `count` of them. Stops at the first that fails.
 template <class P>
 void play_seeds(std::uint64_t count) {
+    count /= test::single_thread_share;
     if (const char* more = std::getenv("EVPL_SIM_SEEDS")) count = std::strtoull(more, nullptr, 10);
     std::uint64_t first = 1;
     if (const char* one = std::getenv("EVPL_SIM_SEED")) {

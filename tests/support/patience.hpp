@@ -22,6 +22,13 @@ inline constexpr bool sanitized = false;
 inline constexpr bool sanitized = false;
 #endif
 
+/// What has one thread has little to show to ThreadSanitizer, and takes twenty times as long there: it plays a share of its seeds.
+#if defined(__SANITIZE_THREAD__)
+inline constexpr unsigned single_thread_share = 8;
+#else
+inline constexpr unsigned single_thread_share = 1;
+#endif
+
 /// How many times slower than usual this machine is, by EVPL_TEST_SLOWNESS: an emulated one says so there.
 inline const int slowness = [] {
     const char* text = std::getenv("EVPL_TEST_SLOWNESS");
