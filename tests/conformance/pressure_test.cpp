@@ -34,6 +34,37 @@ TEST_P(PressureTest, StopsTheSenderOfAReaderThatDoesNotRead) {
     EXPECT_EQ(check.bytes, pump.total);
 }
 
+// Goal: who does not read for now may send as much as it likes, also to a peer that can send nothing more; and two that neither read nor can
+// send fall silent.
+TEST_P(PressureTest, SendsOnWhileItDoesNotReadItself) {
+    EVPL_NEEDS(receive_pause);
+    PatternCheck check{.key = 9};
+    Pump to_server{.total = 48u << 20, .least = 10'000}, to_client{.key = 9, .total = 8u << 20, .most = 50'000}, more{.key = 10, .total = 48u << 20};
+    Peer server, client;
+    World world{GetParam()};
+    ASSERT_TRUE(world.open(server, client));
+    server.when_recv = [](Connection&) {};
+    client.when_writable = std::ref(to_server);
+    to_server(*client.get());
+    ASSERT_TRUE(world.until_stuck(to_server));
+
+    server.when_writable = std::ref(to_client);
+    client.when_recv = [&](Connection& c) { check.take_all(c); };
+    to_client(*server.get());
+    EXPECT_TRUE(world.until([&] { return check.bytes >= to_client.total || !check.good; }, 40_s)) << check.bytes;
+    EXPECT_TRUE(check.good);
+
+    client.when_recv = [](Connection&) {};
+    server.when_writable = std::ref(more);
+    more(*server.get());
+    ASSERT_TRUE(world.until_stuck(more));
+    const LoopMetrics before = world.loop().metrics();
+    drive_for(world.loop(), 200_ms);
+    const LoopMetrics after = world.loop().metrics();
+    const std::uint64_t work = (after.turns - after.empty_polls) - (before.turns - before.empty_polls);
+    EXPECT_LE(work, 10u) << "they tell each other the same again and again";
+}
+
 // Goal: a reader that takes a little in each turn gets everything, and never more than its limit waits.
 TEST_P(PressureTest, ServesASlowReaderWithinItsLimit) {
     EVPL_NEEDS(receive_pause);

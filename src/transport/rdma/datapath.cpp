@@ -130,6 +130,7 @@ void RdmaPort::received(Rail& rail, const ibv_wc& done) {
             if (tells) [[unlikely]]
                 take_word(*link, note);
             else if (done.byte_len > 0 || ends_message) take_payload(*link, rail, slot, done.byte_len, ends_message);
+            else ++link->notes;
             if (!tells) take_note(*link, note);
         }
     } else if (live) {
@@ -320,6 +321,25 @@ std::uint32_t RdmaPort::grant(RdmaLink& link, std::uint32_t wanted) noexcept {
 }
 
 /// Half of what a peer may send has been used: it gets more, and the more it sends the more, while there is plenty.
+void RdmaPort::grant_for_payload(RdmaLink& link) {
+    const bool plenty = link.rail->set_aside < link.rail->queues->receives_most / 2;
+    if (link.state == RdmaLink::State::open) link.target = plenty ? std::min(link.target * 2, link.window) : credits_least;
+    if (link.target > link.granted) grant(link, link.target - link.granted);
+    link.notes = 0;
+    link.starving = link.granted < credits_least;
+    const bool hopeless = link.rail->refused && (link.granted == 0 || link.state != RdmaLink::State::open);
+    if (link.starving && hopeless) end_link(link, Error(Errc::out_of_buffers, Step::open, Who::system, ENOMEM));
+    if (link.starving) tick_by(host.now_ns() + retry_ns);
+}
+
+/// While receiving is paused, payload is not granted anew. What returned credits is: it held nothing up, and who cannot return any more would
+/// wait for us to read while we wait for it to let us send. Told once the peer knows of none.
+void RdmaPort::grant_for_notes(RdmaLink& link) noexcept {
+    link.notes -= grant(link, link.notes);
+    link.starving = link.notes > 0;
+    if (link.starving) tick_by(host.now_ns() + retry_ns);
+}
+
 void RdmaPort::settle(RdmaLink& link) {
     if (link.state == RdmaLink::State::over) return tell_end(link);
     if (link.is_raw) return settle_raw(link);
@@ -328,14 +348,12 @@ void RdmaPort::settle(RdmaLink& link) {
         link.ended = true;
         link.sink->ended();
     }
-    if (link.state != RdmaLink::State::over && !link.receive_paused && (link.starving || link.granted <= link.target / 2)) {
-        const bool plenty = link.rail->set_aside < link.rail->queues->receives_most / 2;
-        if (link.state == RdmaLink::State::open) link.target = plenty ? std::min(link.target * 2, link.window) : credits_least;
-        if (link.target > link.granted) grant(link, link.target - link.granted);
-        link.starving = link.granted < credits_least;
-        const bool hopeless = link.rail->refused && (link.granted == 0 || link.state != RdmaLink::State::open);
-        if (link.starving && hopeless) end_link(link, Error(Errc::out_of_buffers, Step::open, Who::system, ENOMEM));
-        if (link.starving) tick_by(host.now_ns() + retry_ns);
+    if (link.state != RdmaLink::State::over) {
+        if (link.receive_paused) {
+            if (link.notes > 0 && link.granted == link.owed) grant_for_notes(link);
+        } else if (link.starving || link.granted <= link.target / 2) {
+            grant_for_payload(link);
+        }
     }
     if (link.state == RdmaLink::State::over) return tell_end(link);
     if (link.state == RdmaLink::State::connecting || link.state == RdmaLink::State::answering) {
@@ -350,7 +368,7 @@ void RdmaPort::settle(RdmaLink& link) {
     if (link.state == RdmaLink::State::open && link.draining) say_end(link);
     if (link.state == RdmaLink::State::open) end_if_done(link);
     if (link.state == RdmaLink::State::over) return tell_end(link);
-    if (link.owed > 0 && !link.note_due && (link.owed * 2 >= link.target || link.granted - link.owed <= 1)) {
+    if (link.owed > 0 && !link.note_due && (link.owed * 2 >= link.target || link.granted - link.owed <= credits_kept)) {
         link.note_due = true;  // payload that is sent in this turn takes them along
         link.next_due = std::exchange(due_, &link);
         host.poll_again();

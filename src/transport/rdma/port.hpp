@@ -14,11 +14,11 @@ namespace evpl::transport::rdma {
 
 class RdmaPort;
 
-/// SENDs that an idle peer may have under way to us. Three would suffice: one for payload, one that may only return credits, and the one
-/// whose use asks for new ones; with fewer, returning a credit would itself ask for one.
+/// SENDs that an idle peer may have under way to us: what is kept for returning credits, and as many for payload.
 inline constexpr std::uint32_t credits_least = 4;
-/// The last credit returns credits, so that two full senders cannot wait for each other.
-inline constexpr std::uint32_t credits_kept = 1;
+/// The last credits only return credits, so that two full senders cannot wait for each other. Two of them, because they are given back in
+/// pairs: were there one, giving it back would itself use up one that has to be given back, without end.
+inline constexpr std::uint32_t credits_kept = 2;
 /// Work requests that payload leaves to credits, ends and probes.
 inline constexpr std::uint32_t requests_kept = 4;
 /// A payload up to this is copied out of its block, which is posted again at once.
@@ -109,6 +109,7 @@ public:
     std::uint32_t credits = 0;    ///< SENDs that the peer can take
     std::uint32_t granted = 0;    ///< SENDs that the peer may send and has not
     std::uint32_t owed = 0;       ///< of these, the peer does not know of so many
+    std::uint32_t notes = 0;      ///< SENDs without payload since the last grant
     std::uint32_t set_aside = 0;  ///< of the rail's receives: what is granted, and at least credits_least from the first grant on
     std::uint32_t target = credits_least;
     std::uint32_t window = 32;
@@ -330,6 +331,8 @@ private:
     void settle(RdmaLink& link);
     void set_aside(RdmaLink& link, std::uint32_t receives) noexcept;
     std::uint32_t grant(RdmaLink& link, std::uint32_t wanted) noexcept;
+    void grant_for_payload(RdmaLink& link);
+    void grant_for_notes(RdmaLink& link) noexcept;
     unsigned post_receives(Rail& rail, unsigned count) noexcept;
     bool make_ready(Rail& rail, Rail::Slot& slot) noexcept;
     bool fill(Rail& rail, Buffer& block, std::uint32_t block_bytes, std::uint32_t& lkey) noexcept;
