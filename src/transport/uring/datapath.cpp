@@ -238,9 +238,9 @@ Flushed UringPort::send_stream(SocketLink& link) {
     Driven& driven = *link.driven;
     SendQueue& out = *link.outbox;
     if (driven.sending) return out.empty() ? Flushed::all : Flushed::blocked;
-    // One link that sends is served at once, and so is what is better copied before it leaves the cache; several share the call that the
-    // next wait needs anyway.
-    const bool alone = flushes_++ == 0 && flushes_before_ <= 1;
+    // One link that sends is served at once where there are few, and so is what is better copied before it leaves the cache; several share
+    // the call that the next wait needs anyway.
+    const bool alone = flushes_++ == 0 && flushes_before_ <= 1 && waiting_ <= few_links;
     const bool at_once = (alone || out.bytes() >= bulk_bytes) && !wants_zero_copy(link, out.bytes());
     if (driven.held.empty() && at_once && !out.empty() && !send_inline(link)) return Flushed::blocked;
     if (!driven.held.empty() || !out.empty()) return submit_send(link);

@@ -182,7 +182,8 @@ private:
     unsigned references_ = 0;  ///< links that send by reference
     bool starved_ = false;     ///< the heap had no block for an empty group
     unsigned waiting_ = 0;     ///< links and listeners
-    unsigned flushes_ = 0;     ///< since the last enter()
+    static constexpr unsigned few_links = 4;
+    unsigned flushes_ = 0;  ///< since the last enter()
     unsigned flushes_before_ = 0;
     PortCounts counts_;
 
