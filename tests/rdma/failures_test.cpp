@@ -74,7 +74,7 @@ protected:
             EXPECT_TRUE(await([&] { return count(kind) == 0; }, 3_s)) << count(kind) << " of " << kind << " are left with the device";
         EXPECT_EQ(count("overruns"), 0);
         tell(
-            "restore=0,restore=1,port_up=0,port_up=1,cqe=65536,srq=16384,memlock=18446744073709551615,late_established=0,late_disconnected=0,"
+            "restore=0,restore=1,port_up=0,port_up=1,cqe=65536,srq=16384,memlock=18446744073709551615,late_established=0,late_disconnected=0,late_rejected=0,"
             "rnr=0,rnr_ms=20,mr=0,qp=0,cq=0,send=0,note=0,repeat=0,post=0,overrun=0,qp_fatal=0");
     }
     Loop& loop() {
@@ -260,6 +260,24 @@ TEST_F(FailureTest, TakesBytesBeforeItIsToldThatItIsConnected) {
     EXPECT_TRUE(until([&] { return !servers_.empty() && servers_.back().received == "early"; }));
     EXPECT_LT(watch.elapsed(), 300_ms * patience);
     expect_alive(client, servers_.back());
+}
+
+// Goal: who is refused hears that, although its receives came back, flushed, before the manager's word.
+TEST_F(FailureTest, HearsThatItIsRefusedAfterItsReceivesWereFlushed) {
+    Peer& client = peer();
+    tell("late_rejected=50");
+    auto made = evpl::listen(loop(), std::string("rdma://") + first_device + ":0?wire=raw", [](Connection& c) -> Result<PlainPeer> {
+        EXPECT_TRUE(c.set_private_data(bytes_of("not you")).ok());
+        return Error(Errc::permission_denied);
+    });
+    ASSERT_TRUE(made.ok()) << loop().last_failure();
+    std::string told;
+    client.when_close = [&](Connection& c, Error) { told.assign(reinterpret_cast<const char*>(c.private_data().data()), c.private_data().size()); };
+    ASSERT_TRUE(evpl::connect(loop(), made->url(), client, within(5_s * patience)).ok());
+    EXPECT_TRUE(until([&] { return client.closed(); }));
+    EXPECT_EQ(client.closed_with, Errc::refused);
+    EXPECT_EQ(told.substr(0, 7), "not you");
+    made->close();
 }
 
 // Goal: a device that is taken away, or breaks, ends its own connections and tells its listener; those of another device go on; when it comes back

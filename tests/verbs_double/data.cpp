@@ -593,11 +593,12 @@ void run(Qp& q) {
     }
 }
 
-/// Also flushes: everything posted is told of, signalled or not.
+/// Also flushes: everything posted is told of, signalled or not; receives that are shared are not.
 void enter(Qp& q, ibv_qp_state state) {
     q.state = state;
     if (state != IBV_QPS_ERR) return;
     q.wait = 0;
+    while (q.srq == nullptr && q.receives.size() > 0) complete_receive(q, take_receive(q), IBV_WC_WR_FLUSH_ERR, 0, q, {}, false);
     while (!q.pending.empty()) {
         const Work w = std::move(q.pending.front());
         q.pending.pop_front();

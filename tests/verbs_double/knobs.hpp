@@ -46,6 +46,7 @@ struct Knobs {
     Number rnr_ms{20};            ///< between two tries at a receiver that is not ready
     Number late_established{0};   ///< ms between the first bytes and who accepted being told
     Number late_disconnected{0};  ///< ms
+    Number late_rejected{0};      ///< ms between the end of the queue pair and who asked being told
     Number send_status{12};       ///< of `send`: IBV_WC_RETRY_EXC_ERR
     // calls that are refused
     Fault mr, qp, cq, srq_made, ah, id, post;
@@ -76,6 +77,7 @@ struct Knobs {
                        {"rnr_ms", &rnr_ms},
                        {"late_established", &late_established},
                        {"late_disconnected", &late_disconnected},
+                       {"late_rejected", &late_rejected},
                        {"send_status", &send_status}};
         for (const auto& each : numbers)
             if (name == each.name) return each.number->store(value), true;

@@ -102,11 +102,22 @@ void enclose(Event& event, const rdma_conn_param& given, std::size_t padded, boo
 }
 constexpr std::size_t request_bytes = 56, accept_bytes = 196, reject_bytes = 148;  // as soft-RoCE's manager shows them
 
+/// The queue pair is in error, and flushed, before whose it is hears why.
 void tell_reject(Id& to, int status, const rdma_conn_param& given) {
     to.step = Id::State::idle;
-    Event* event = event_of(to, RDMA_CM_EVENT_REJECTED, status);
-    enclose(*event, given, reject_bytes, false);
-    send(event);
+    if (to.qp != nullptr) enter(*static_cast<Qp*>(to.qp), IBV_QPS_ERR);
+    const auto say = [serial = to.serial, status, said = std::string(static_cast<const char*>(given.private_data), given.private_data_len)] {
+        Id* const there = find(serial);
+        if (there == nullptr) return;
+        rdma_conn_param same{};
+        same.private_data = said.data();
+        same.private_data_len = std::uint8_t(said.size());
+        Event* event = event_of(*there, RDMA_CM_EVENT_REJECTED, status);
+        enclose(*event, same, reject_bytes, false);
+        send(event);
+    };
+    if (knobs().late_rejected > 0) later(knobs().late_rejected * 1000, say);
+    else say();
 }
 
 void tell_unreachable(Id& to, int status) {

@@ -18,6 +18,8 @@ void RdmaPort::received_raw(Rail& rail, const ibv_wc& done) {
     Buffer block = std::move(link->own_receives.front());
     link->own_receives.pop();
     if (link->state == RdmaLink::State::free || link->state == RdmaLink::State::over) return;
+    // While it connects, the manager has ended the queue pair, and tells why: what the peer said when it refused comes behind its receives.
+    if (link->state == RdmaLink::State::connecting && done.status == IBV_WC_WR_FLUSH_ERR) return;
     if (done.status != IBV_WC_SUCCESS) return end_link(*link, failure_of(done, Step::recv, true));
     const bool tells = done.opcode == IBV_WC_RECV_RDMA_WITH_IMM;  // its bytes are elsewhere
     if (!tells && (done.opcode != IBV_WC_RECV || done.byte_len > block.size())) return end_link(*link, Error(Errc::protocol_error, Step::recv, Who::peer));
