@@ -6,6 +6,14 @@ namespace {
 
 class PressureTest : public TransportTest {};
 
+/// `reader` does not read, and `sender` sends until it is stopped. False: it never is.
+[[nodiscard]] bool fill(World& world, PlainPeer& sender, PlainPeer& reader, Pump& pump) {
+    reader.when_recv = [](Connection&) {};
+    sender.when_writable = std::ref(pump);
+    pump(*sender.get());
+    return world.until_stuck(pump);
+}
+
 // Goal: a reader that does not read stops the sender at the marks, in bounded memory; once it reads, all arrives.
 TEST_P(PressureTest, StopsTheSenderOfAReaderThatDoesNotRead) {
     EVPL_NEEDS(receive_pause);
@@ -14,10 +22,7 @@ TEST_P(PressureTest, StopsTheSenderOfAReaderThatDoesNotRead) {
     Peer server, client;
     World world{GetParam()};
     ASSERT_TRUE(world.open(server, client));
-    server.when_recv = [](Connection&) {};
-    client.when_writable = std::ref(pump);
-    pump(*client.get());
-    ASSERT_TRUE(world.until_stuck(pump)) << "the sender is not stopped";
+    ASSERT_TRUE(fill(world, client, server, pump)) << "the sender is not stopped";
     EXPECT_LT(pump.sent, pump.total);
     EXPECT_GT(pump.pauses, 0u);
     const QueueLimits limits = client.get()->limits();
@@ -43,10 +48,7 @@ TEST_P(PressureTest, SendsOnWhileItDoesNotReadItself) {
     Peer server, client;
     World world{GetParam()};
     ASSERT_TRUE(world.open(server, client));
-    server.when_recv = [](Connection&) {};
-    client.when_writable = std::ref(to_server);
-    to_server(*client.get());
-    ASSERT_TRUE(world.until_stuck(to_server));
+    ASSERT_TRUE(fill(world, client, server, to_server));
 
     server.when_writable = std::ref(to_client);
     client.when_recv = [&](Connection& c) { check.take_all(c); };
@@ -54,10 +56,7 @@ TEST_P(PressureTest, SendsOnWhileItDoesNotReadItself) {
     EXPECT_TRUE(world.until([&] { return check.bytes >= to_client.total || !check.good; }, 40_s)) << check.bytes;
     EXPECT_TRUE(check.good);
 
-    client.when_recv = [](Connection&) {};
-    server.when_writable = std::ref(more);
-    more(*server.get());
-    ASSERT_TRUE(world.until_stuck(more));
+    ASSERT_TRUE(fill(world, server, client, more));
     const LoopMetrics before = world.loop().metrics();
     drive_for(world.loop(), 200_ms);
     const LoopMetrics after = world.loop().metrics();
@@ -253,10 +252,7 @@ TEST_P(PressureTest, DoesNotTakeItsOwnStallForThePeers) {
     PlainPeer server, client;
     World world{GetParam()};
     ASSERT_TRUE(world.open(server, client));
-    server.when_recv = [](Connection&) {};
-    client.when_writable = std::ref(pump);
-    pump(*client.get());
-    ASSERT_TRUE(world.until_stuck(pump));
+    ASSERT_TRUE(fill(world, client, server, pump));
     const Duration deadline = 50_ms * patience;
     client.get()->deadline_send(deadline);
     server.when_recv = [&](Connection& c) { check.take_all(c); };
@@ -275,10 +271,7 @@ TEST_P(PressureTest, EndsAStuckPeerThoughItIsAlwaysLateItself) {
     PlainPeer server, client;
     World world{GetParam()};
     ASSERT_TRUE(world.open(server, client));
-    server.when_recv = [](Connection&) {};
-    client.when_writable = std::ref(pump);
-    pump(*client.get());
-    ASSERT_TRUE(world.until_stuck(pump));
+    ASSERT_TRUE(fill(world, client, server, pump));
     client.get()->deadline_send(10_ms);
     int stalls = 0;
     for (; stalls < 50 && !client.closed(); ++stalls) {

@@ -200,7 +200,7 @@ inline std::uint64_t play(Program& program, std::uint64_t seed) {
     return hash;
 }
 
-/// EVPL_SIM_SEED=n plays one seed, EVPL_SIM_SEEDS=n the first n; else `count` of them. Stops at the first that fails.
+/// EVPL_SIM_SEED=n plays one seed, EVPL_SIM_SEEDS=n the first n; else `count` of them, or their share (patience.hpp). Stops at the first that fails.
 template <class P>
 void play_seeds(std::uint64_t count) {
     count /= test::single_thread_share;

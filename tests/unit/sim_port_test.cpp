@@ -6,7 +6,7 @@
 namespace evpl::sim_test {
 namespace {
 
-/// EVPL_SIM_SEED=n repeats one seed; EVPL_SIM_SEEDS=n looks at the first n.
+/// EVPL_SIM_SEED=n repeats one seed; EVPL_SIM_SEEDS=n looks at the first n; else at `count`, or their share (patience.hpp).
 std::vector<std::uint64_t> seeds(std::uint64_t count) {
     if (const char* one = std::getenv("EVPL_SIM_SEED")) return {std::strtoull(one, nullptr, 10)};
     count /= test::single_thread_share;
