@@ -336,7 +336,7 @@ void RdmaPort::grant_for_payload(RdmaLink& link) {
 /// wait for us to read while we wait for it to let us send. Told once the peer knows of none.
 void RdmaPort::grant_for_notes(RdmaLink& link) noexcept {
     link.notes -= grant(link, link.notes);
-    link.starving = link.notes > 0;
+    link.starving = link.granted == 0;
     if (link.starving) tick_by(host.now_ns() + retry_ns);
 }
 

@@ -19,6 +19,8 @@ inline constexpr std::uint32_t credits_least = 4;
 /// The last credits only return credits, so that two full senders cannot wait for each other. Two of them, because they are given back in
 /// pairs: were there one, giving it back would itself use up one that has to be given back, without end.
 inline constexpr std::uint32_t credits_kept = 2;
+/// A peer that is down to these has used half of what it had, so that it is given more (settle()).
+static_assert(credits_least >= 2 * credits_kept);
 /// Work requests that payload leaves to credits, ends and probes.
 inline constexpr std::uint32_t requests_kept = 4;
 /// A payload up to this is copied out of its block, which is posted again at once.
@@ -109,7 +111,7 @@ public:
     std::uint32_t credits = 0;    ///< SENDs that the peer can take
     std::uint32_t granted = 0;    ///< SENDs that the peer may send and has not
     std::uint32_t owed = 0;       ///< of these, the peer does not know of so many
-    std::uint32_t notes = 0;      ///< SENDs without payload since the last grant
+    std::uint32_t notes = 0;      ///< SENDs without payload whose receives were not granted again
     std::uint32_t set_aside = 0;  ///< of the rail's receives: what is granted, and at least credits_least from the first grant on
     std::uint32_t target = credits_least;
     std::uint32_t window = 32;
