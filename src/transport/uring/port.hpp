@@ -182,6 +182,7 @@ private:
     unsigned references_ = 0;  ///< links that send by reference
     bool starved_ = false;     ///< the heap had no block for an empty group
     unsigned waiting_ = 0;     ///< links and listeners
+    /// With more of them another one is likely to send soon, too (docs/decisions/0062).
     static constexpr unsigned few_links = 4;
     unsigned flushes_ = 0;  ///< since the last enter()
     unsigned flushes_before_ = 0;
