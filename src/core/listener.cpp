@@ -226,9 +226,8 @@ void ListenerState::paused(Error why) {
     ++accept_pauses;
     ++core.metrics.accept_pauses;
     const std::int64_t now = base::clock_ns();
-    static thread_local std::int64_t last_line_ns = 0;
-    if (now - last_line_ns < 1'000'000'000 && last_line_ns != 0) return;  // a flood of these must not become a flood of lines
-    last_line_ns = now;
+    if (now - told_ns_ < 1'000'000'000 && told_ns_ != 0) return;  // a flood of these must not become a flood of lines
+    told_ns_ = now;
     char text[160];
     why.describe(text, sizeof text);
     base::log_format(LogLevel::warning, "%s: accepting at %.*s waits: %s", core.options.name, int(shown()->url().size()), shown()->url().data(), text);

@@ -59,6 +59,7 @@ public:
 private:
     ~ListenerState() = default;
     ConnectionState* make_connection() noexcept;
+    std::int64_t told_ns_ = 0;  ///< when the log last had a line about a pause
     bool closed_ = false;
 };
 

@@ -64,6 +64,26 @@ TEST_P(DescriptorsTest, PausesAcceptingAndResumesByItself) {
     EXPECT_EQ(crowd.closes, 0);
 }
 
+// Goal: each listener that waits is in the log, also when another one has had its line just before.
+TEST_P(DescriptorsTest, TellsOfEachListenerThatWaits) {
+    constexpr std::size_t wanted = 4;
+    Crowd first_crowd, second_crowd;
+    World world{GetParam()};
+    Child first_peers, second_peers;
+    Listener* first = world.listen(first_crowd);
+    Listener* second = world.listen(second_crowd);
+    ASSERT_TRUE(first != nullptr && second != nullptr);
+    world.loop().run_once();
+    ASSERT_TRUE(first_peers.start_helper("hold", {place_of(*first), std::to_string(wanted), "1"}));
+    ASSERT_TRUE(second_peers.start_helper("hold", {place_of(*second), std::to_string(wanted), "1"}));
+    FileLimit limit{limit_with_room(wanted / 2)};
+    EXPECT_TRUE(world.until([&] { return first->metrics().accept_pauses >= 1 && second->metrics().accept_pauses >= 1; }));
+    EXPECT_GE(warnings_, 2);
+
+    limit.lift();
+    EXPECT_TRUE(world.until([&] { return first_crowd.members.size() == wanted && second_crowd.members.size() == wanted; }, 5_s));
+}
+
 // Goal: descriptors that closing connections give back are used again without any help.
 TEST_P(DescriptorsTest, UsesDescriptorsThatComeBack) {
     constexpr std::size_t room = 5, wanted = 12;
