@@ -1,5 +1,5 @@
 # tests/fuzz/<name>_fuzz.cpp: a libFuzzer program where EVPL_FUZZ is on; elsewhere a program that replays
-# tests/fuzz/corpus/<name>/ with the tests.
+# tests/fuzz/corpus/<name>/ with the tests, and with AddressSanitizer plays mutations of it for ten seconds.
 
 # Targets that play on the stage of the simulation tests.
 find_package(GTest REQUIRED)
@@ -50,6 +50,10 @@ foreach(source IN LISTS fuzz_sources)
   if(NOT EVPL_FUZZ)
     evpl_add_script_test(fuzz/${name} TIMEOUT 60 LABELS fuzz
       COMMAND ${program} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    if(EVPL_SANITIZE MATCHES "address")
+      evpl_add_script_test(fuzz/${name}_mutated TIMEOUT 120 LABELS fuzz
+        COMMAND ${program} --mutate 10 0 ${PROJECT_BINARY_DIR}/fuzz/found ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    endif()
     if(DEFINED evpl_${program}_without_memory AND NOT EVPL_SANITIZE)
       evpl_add_script_test(fuzz/${name}_without_memory TIMEOUT 120 LABELS fuzz
         COMMAND ${CMAKE_COMMAND} -E env LD_PRELOAD=$<TARGET_FILE:failonce_shim>

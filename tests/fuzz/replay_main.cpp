@@ -1,7 +1,9 @@
 // Runs every file of the folders (and every file) named on the command line through the fuzz target, and an empty input.
 // --without-memory: and again for each allocation, which fails; preloaded is tests/failonce/shim.c. --inputs N: of the first N files only.
+// --mutate SECONDS SEED FOLDER: plays mutations of the files for that long; FOLDER is for an input that breaks something (mutate.hpp).
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -11,15 +13,17 @@
 #include <fstream>
 #include <iterator>
 #include <new>
+#include <random>
 #include <vector>
 
+#include "fuzz/mutate.hpp"
 #include "fuzz/require.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
 namespace {
 
-using Input = std::vector<std::uint8_t>;
+using evpl::fuzz::Input;
 
 constexpr long allocations_max = 100'000;  // of one input
 
@@ -64,6 +68,13 @@ long play_without_memory(const Input& input) {
     return -1;
 }
 
+/// The words are seconds, a seed, of which 0 is another one each time, and a folder.
+int play_mutations(const std::vector<Input>& inputs, char** words) {
+    const std::uint64_t seed = std::strtoull(words[1], nullptr, 10);
+    evpl::fuzz::Mutations mutations(inputs, seed != 0 ? seed : std::random_device{}());
+    return mutations.run(std::chrono::seconds(std::strtoul(words[0], nullptr, 10)), words[2], play);
+}
+
 std::vector<std::filesystem::path> files_of(char** from, char** end) {
     std::vector<std::filesystem::path> files;
     for (; from != end; ++from) {
@@ -81,13 +92,16 @@ std::vector<std::filesystem::path> files_of(char** from, char** end) {
 
 int main(int argc, char** argv) {
     int at = 1;
-    const bool without_memory = at < argc && std::strcmp(argv[at], "--without-memory") == 0;
-    at += without_memory ? 1 : 0;
+    // The `values` words after an option that stands next; null where another one stands.
+    const auto option = [&](const char* name, int values) -> char** {
+        if (at + values >= argc || std::strcmp(argv[at], name) != 0) return nullptr;
+        at += 1 + values;
+        return argv + at - values;
+    };
+    const bool without_memory = option("--without-memory", 0) != nullptr;
     std::size_t most = SIZE_MAX;
-    if (at + 1 < argc && std::strcmp(argv[at], "--inputs") == 0) {
-        most = std::strtoul(argv[at + 1], nullptr, 10);
-        at += 2;
-    }
+    if (char** const words = option("--inputs", 1)) most = std::strtoul(words[0], nullptr, 10);
+    char** const mutate = option("--mutate", 3);
     if (without_memory && (failonce_fail_memory == nullptr || (failonce_fail_memory(1), failonce_live_blocks() == 0))) {
         std::printf("SKIP: allocations do not fail here: a sanitizer brings its own\n");
         return 77;
@@ -96,6 +110,7 @@ int main(int argc, char** argv) {
     for (const auto& file : files_of(argv + at, argv + argc)) {
         if (inputs.size() <= most) inputs.push_back(read(file));
     }
+    if (mutate != nullptr) return play_mutations(inputs, mutate);
     long failures = 0;
     for (const Input& input : inputs) {
         play(input);
