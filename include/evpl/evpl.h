@@ -372,6 +372,8 @@ EVPL_API evpl_error evpl_listen_each(evpl_loop* loop, const char* url, const evp
 /** As really bound, port 0 replaced by the real one; valid while the listener lives. */
 EVPL_API evpl_text evpl_listener_url(const evpl_listener* listener);
 EVPL_API uint16_t evpl_listener_port(const evpl_listener* listener);
+/** The descriptor of its socket for another process that shall listen on, as Listener::hand_over() in listener.hpp; -1: there is none. */
+EVPL_API int evpl_listener_hand_over(evpl_listener* listener);
 EVPL_API evpl_error evpl_listener_pause(evpl_listener* listener);
 EVPL_API evpl_error evpl_listener_resume(evpl_listener* listener);
 /** Most connections open at once, 0: no limit. */
@@ -596,6 +598,8 @@ EVPL_API evpl_error evpl_pool_listen(evpl_pool* pool, const char* url, const evp
                                      evpl_pool_listener** listener);
 EVPL_API evpl_text evpl_pool_listener_url(const evpl_pool_listener* listener);
 EVPL_API uint16_t evpl_pool_listener_port(const evpl_pool_listener* listener);
+/** As evpl_listener_hand_over; -1 also where each thread has a socket of its own. */
+EVPL_API int evpl_pool_listener_hand_over(evpl_pool_listener* listener);
 /** Stops accepting on all threads and frees. Before evpl_pool_free. Errors: misuse. */
 EVPL_API evpl_error evpl_pool_listener_free(evpl_pool_listener* listener);
 /** One sentence about the last listen that failed. */

@@ -19,7 +19,7 @@ class ThreadPool;
 
 /// How a pool's listener spreads connections over the threads.
 enum class Spread : std::uint8_t {
-    automatic,   ///< share_port where the transport can (tcp, udp), else hand_out
+    automatic,   ///< share_port where the transport can (tcp, udp; not with `?fd=`), else hand_out
     share_port,  ///< one listener per thread on the same port (SO_REUSEPORT): the kernel spreads by connection hash
     hand_out     ///< one listener; connections go to the threads in turn, before their link opens
 };
@@ -68,6 +68,8 @@ public:
     std::string_view url() const noexcept;
     /// The port really bound, 0 where there is none.
     std::uint16_t port() const noexcept;
+    /// As Listener::hand_over; -1 also where each thread has a socket of its own (Spread::share_port).
+    int hand_over() noexcept;
     /// Stops accepting on all threads; connections stay. A second call does nothing.
     void close() noexcept;
 

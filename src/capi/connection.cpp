@@ -72,6 +72,7 @@ evpl_error evpl_listen_each(evpl_loop* loop, const char* url, const evpl_handler
 }
 evpl_text evpl_listener_url(const evpl_listener* listener) { return listener == nullptr ? evpl_text{} : to_c(cpp(listener).url()); }
 uint16_t evpl_listener_port(const evpl_listener* listener) { return listener == nullptr ? uint16_t(0) : cpp(listener).port(); }
+int evpl_listener_hand_over(evpl_listener* listener) { return listener == nullptr ? -1 : cpp(listener).hand_over(); }
 evpl_error evpl_listener_pause(evpl_listener* listener) {
     if (listener == nullptr) return misuse;
     cpp(listener).pause();

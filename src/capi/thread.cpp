@@ -71,6 +71,7 @@ using evpl::capi::cpp;
 bool usable(const OwnedPool& owned) noexcept { return !owned.stopped && home != &owned; }
 
 const Local<Held>& cpp(const evpl_local* handle) noexcept { return reinterpret_cast<const OwnedPool::Objects*>(handle)->of_thread; }
+PoolListener& cpp(evpl_pool_listener* handle) noexcept { return reinterpret_cast<OwnedPoolListener*>(handle)->listener; }
 const PoolListener& cpp(const evpl_pool_listener* handle) noexcept { return reinterpret_cast<const OwnedPoolListener*>(handle)->listener; }
 
 detail::ConnectionFactory copy_for_thread(void* source) { return factory_of(*static_cast<const Source*>(source)); }
@@ -215,6 +216,7 @@ evpl_error evpl_pool_listen(evpl_pool* pool, const char* url, const evpl_handler
 }
 evpl_text evpl_pool_listener_url(const evpl_pool_listener* listener) { return listener == nullptr ? evpl_text{} : to_c(cpp(listener).url()); }
 uint16_t evpl_pool_listener_port(const evpl_pool_listener* listener) { return listener == nullptr ? uint16_t(0) : cpp(listener).port(); }
+int evpl_pool_listener_hand_over(evpl_pool_listener* listener) { return listener == nullptr ? -1 : cpp(listener).hand_over(); }
 evpl_error evpl_pool_listener_free(evpl_pool_listener* listener) {
     if (listener == nullptr) return misuse;
     auto* const found = Owned::take<OwnedPoolListener>(listener);

@@ -218,6 +218,11 @@ void ListenerState::update_pause() noexcept {
     }
 }
 
+int ListenerState::hand_over() noexcept {
+    if (listening != nullptr && beside != nullptr) return -1;
+    return (listening != nullptr ? listening : beside)->hand_over();
+}
+
 void ListenerState::connection_closed() noexcept {
     if (paused_by_limit) update_pause();
 }
@@ -245,6 +250,7 @@ void ListenerState::failed(Error error) {
 
 std::string_view Listener::url() const noexcept { return state_ != nullptr && state_->shown() != nullptr ? state_->shown()->url() : std::string_view(); }
 std::uint16_t Listener::port() const noexcept { return state_ != nullptr && state_->shown() != nullptr ? state_->shown()->port_number() : std::uint16_t(0); }
+int Listener::hand_over() noexcept { return state_ != nullptr && state_->shown() != nullptr ? state_->hand_over() : -1; }
 void Listener::pause() noexcept {
     if (state_ == nullptr) return;
     state_->paused_by_user = true;

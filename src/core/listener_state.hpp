@@ -39,6 +39,7 @@ public:
     void close_now() noexcept;
     void connection_closed() noexcept;
     void update_pause() noexcept;
+    int hand_over() noexcept;  ///< it listens
     /// A peer accepted by another loop becomes a connection of this one. Closes the descriptor on failure.
     void adopt(int descriptor, const Address& peer) noexcept;
 

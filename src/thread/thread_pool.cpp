@@ -199,8 +199,9 @@ Plan plan_of(std::string_view url, Spread spread, std::uint32_t threads) noexcep
     const auto choice = parsed ? transport::choose(*parsed, why) : Result<transport::Choice>(Errc::bad_endpoint);
     if (!choice || threads == 1) return Plan::first_only;
     const std::string_view wire = choice->scheme->wire;
-    if (spread == Spread::share_port) return Plan::share;
-    if (spread == Spread::hand_out) return Plan::hand_out;
+    const bool inherited = parsed->option("fd").data() != nullptr;
+    if (spread == Spread::share_port && !inherited) return Plan::share;
+    if (spread == Spread::hand_out || inherited) return Plan::hand_out;
     return wire == "tcp" ? Plan::share : wire == "unix" ? Plan::hand_out : Plan::first_only;
 }
 
@@ -277,6 +278,16 @@ Result<PoolListener> ThreadPool::listen_source(std::string_view url, Source sour
 
 std::string_view PoolListener::url() const noexcept { return state_ != nullptr ? std::string_view(state_->url) : std::string_view(); }
 std::uint16_t PoolListener::port() const noexcept { return state_ != nullptr ? state_->port : std::uint16_t(0); }
+
+int PoolListener::hand_over() noexcept {
+    if (state_ == nullptr || state_->pool->state_->stopped) return -1;
+    int descriptor = -1;
+    state_->pool->state_->members[0]->thread.run([&descriptor, state = state_] {
+        const bool is_only_one = state->raw.size() == 1 || state->raw[0]->hand_out.take != nullptr;
+        if (is_only_one) descriptor = state->of_thread[0].hand_over();
+    });
+    return descriptor;
+}
 
 void PoolListener::close() noexcept {
     State* state = std::exchange(state_, nullptr);

@@ -130,6 +130,9 @@ public:
     virtual std::uint16_t port_number() const noexcept { return 0; }
     virtual void pause() noexcept = 0;
     virtual void resume() noexcept = 0;
+    /// Its socket, of which another process gets a duplicate: from now on nothing may be taken from its backlog that is not served, and nothing
+    /// of its name may be removed. -1: it has none.
+    virtual int hand_over() noexcept { return -1; }
     /// Stops accepting and frees this object. Links accepted stay.
     virtual void close() noexcept = 0;
 

@@ -1,4 +1,6 @@
 // A pool's listener: connections are spread over threads, and each is served by one.
+#include <fcntl.h>
+
 #include <array>
 #include <atomic>
 
@@ -85,6 +87,40 @@ TEST_P(PoolTest, HandsConnectionsToItsThreadsInTurn) { EXPECT_EQ(serve(Spread::h
 TEST_P(PoolTest, ServesEveryConnectionOnce) {
     const auto opens = serve(Spread::automatic, 30);
     EXPECT_EQ(opens[0] + opens[1] + opens[2], 30);
+}
+
+// Goal: a pool hands over the one socket it accepts at, and none where each thread has its own; all threads serve what comes from a socket
+// that was handed over.
+TEST_P(PoolTest, HandsItsSocketOver) {
+    std::array<Served, threads> served;
+    std::atomic<std::uint32_t> made{0};
+    PoolOptions options;
+    options.threads = threads;
+    options.loop = World::quiet();
+    ThreadPool pool(options);
+    const auto number = pool.local<std::uint32_t>([&made](Loop&) { return made++; });
+    const auto session = [&served, number](Connection& c) { return Session(served[number.of(c.loop())], c.loop()); };
+    const std::string asked = fresh_url(GetParam());
+    if (std::string_view(GetParam().scheme).find("unix") == std::string_view::npos) {
+        auto each = pool.listen(asked, session, Spread::share_port);
+        ASSERT_TRUE(each.ok()) << pool.last_failure();
+        EXPECT_EQ(each->hand_over(), -1) << "one of three sockets would leave the others' backlogs behind";
+    }
+    auto old = pool.listen(asked, session, Spread::hand_out);
+    ASSERT_TRUE(old.ok()) << pool.last_failure();
+    const std::string where = dial_url(asked, old->url());
+    const int fd = old->hand_over();
+    ASSERT_GE(fd, 0);
+    const int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    const std::string inherited = where + (where.find('?') == where.npos ? "?" : "&") + "fd=" + std::to_string(duplicate);
+    auto next = pool.listen(inherited, session);
+    ASSERT_TRUE(next.ok()) << pool.last_failure();
+    old->close();
+    call(where, 30);
+    next->close();
+    EXPECT_EQ(next->hand_over(), -1);
+    pool.stop(within(5_s));
+    for (const Served& one : served) EXPECT_EQ(one.opens, 10);
 }
 
 INSTANTIATE_TEST_SUITE_P(Conformance, PoolTest, connection_rows(), name_of_row);

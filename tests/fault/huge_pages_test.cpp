@@ -21,6 +21,7 @@ public:
         if (before_ >= 0) write(before_);
     }
     static long free_now() { return read("free_hugepages"); }
+    static long all() { return read("nr_hugepages"); }
 
 private:
     static FILE* open(const char* name, const char* how) { return std::fopen((std::string("/sys/kernel/mm/hugepages/hugepages-2048kB/") + name).c_str(), how); }
@@ -52,6 +53,16 @@ struct HugeSlabs {
     ~HugeSlabs() { set_slab_hook(nullptr, nullptr); }
 };
 
+/// Of this process alone: other tests use the machine's pages meanwhile.
+long own_huge_kb() {
+    long kb = 0;
+    char line[200];
+    FILE* const file = std::fopen("/proc/self/smaps_rollup", "r");
+    while (file != nullptr && std::fgets(line, sizeof line, file) != nullptr) (void)std::sscanf(line, "Private_Hugetlb: %ld kB", &kb);
+    if (file != nullptr) std::fclose(file);
+    return kb;
+}
+
 Slab* take() {
     const auto taken = SlabStore::instance().take();
     EXPECT_TRUE(taken.ok());
@@ -69,9 +80,9 @@ TEST(HugePagesTest, UsesNormalPagesWithoutFreeHugeOnes) {
 
 TEST(HugePagesTest, UsesHugePagesWhileThereAreAny) {
     const HugePages pages(2);
-    const long available = HugePages::free_now();
-    if (available < 1) GTEST_SKIP() << "no huge page could be had (needs root and 2 MiB of unbroken memory)";
+    if (HugePages::free_now() < 1) GTEST_SKIP() << "no huge page could be had (needs root and 2 MiB of unbroken memory)";
     const MemoryUse before = memory_use();
+    const long kb_before = own_huge_kb();
     HugeSlabs slabs;
     Slab* huge = take();
     if (!huge->huge) {
@@ -82,13 +93,14 @@ TEST(HugePagesTest, UsesHugePagesWhileThereAreAny) {
     EXPECT_EQ(slabs.count * slab_bytes, memory_use().huge_bytes);
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(huge->base) % slab_bytes, 0u);
     huge->base[slab_bytes - 1] = std::byte{1};
+    EXPECT_EQ(own_huge_kb(), kb_before + long(slab_bytes >> 10));
     std::vector<Slab*> more;
-    for (long i = 0; i < available; ++i) more.push_back(take());  // one more than there are
+    for (long i = 0; i < HugePages::all(); ++i) more.push_back(take());  // one more than there are
     EXPECT_FALSE(more.back()->huge) << "falls back to normal pages";
     more.back()->base[slab_bytes - 1] = std::byte{1};
     for (Slab* slab : more) SlabStore::instance().give_back(slab);
     SlabStore::instance().give_back(huge);
-    EXPECT_EQ(HugePages::free_now(), available);
+    EXPECT_EQ(own_huge_kb(), kb_before);
     EXPECT_EQ(memory_use().huge_bytes, before.huge_bytes);
     EXPECT_EQ(slabs.count * slab_bytes, before.huge_bytes);
 }

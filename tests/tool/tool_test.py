@@ -148,6 +148,7 @@ class CommandLine(unittest.TestCase):
             (["echo", "--listen", ""], ['""']), (["echo", "--listen", "tcp://127.0.0.1"], ["tcp://127.0.0.1", "port"]),
             (["echo", "--listen", "tcp://127.0.0.1:99999"], ["99999"]), (["echo", "--listen", "inproc://"], ["inproc://"]),
             (["echo", "--listen", "tcp://127.0.0.1:0?backlog=lots"], ["lots", "backlog"]),
+            (["echo", "--listen", "tcp://127.0.0.1:0?fd=0"], ["fd=0", "not a listening socket"]),
             (["echo", "--listen", "tcp://127.0.0.1:0", "--threads", "2", "--pin", "0,4095"], ["4095"]),
             (["perf", "--connect", "tcp://127.0.0.1", "--count", "1"], ["tcp://127.0.0.1", "port"]),
             (["echo", "--listen", "tcp://192.0.2.1:0", "--threads", "2"], ["192.0.2.1"]),
@@ -177,6 +178,18 @@ class Echo(unittest.TestCase):
             received = b"".join(iter(lambda: peer.recv(1 << 16), b""))
             sender.join()
             self.assertEqual(received, data)
+
+    def test_a_listening_socket_of_its_parent_as_systemd_gives_it(self):
+        for more in ([], ["--threads", "3"]):
+            with self.subTest(more=more), socket.create_server(("127.0.0.1", 0)) as listening:
+                address, fd = listening.getsockname(), listening.fileno()
+                with socket.create_connection(address) as early, \
+                        echo("--listen", f"tcp://127.0.0.1:{address[1]}?fd={fd}", *more, pass_fds=(fd,)) as server:
+                    self.assertEqual(server.url, f"tcp://127.0.0.1:{address[1]}")
+                    self.assertEqual(exchange(early, b"before there was a server"), b"before there was a server")
+                    for _ in range(6):
+                        with socket.create_connection(address) as peer:
+                            self.assertEqual(exchange(peer, b"x"), b"x")
 
     def test_ipv6(self):
         if not socket.has_ipv6 or not pathlib.Path("/proc/net/if_inet6").exists():

@@ -48,6 +48,7 @@ struct alignas(16) AcceptShot {
     AcceptShot* next = nullptr;
     bool queued = false;              ///< in the port's list of those that have peers
     bool counted = false;             ///< among those that wait
+    bool polled = false;              ///< its socket is watched instead
     memory::RingQueue<int, 2> early;  ///< accepted after the listener was paused
 };
 
@@ -96,6 +97,7 @@ public:
     Result<void> watch(SocketLink& link, std::uint32_t events) noexcept override;
     Result<void> watch(SocketListening& listening) noexcept override;
     void unwatch(SocketListening& listening, bool closing) noexcept override;
+    void handed_over(SocketListening& listening) noexcept override;
 
     // -- Completer
     std::uint32_t complete(const abi::Cqe& done) override;
@@ -131,6 +133,7 @@ private:
     void cancel(std::uint64_t name, Shot& shot) noexcept;
     void end(Driven& driven, std::uint64_t name, Shot shot) noexcept;
     void submit_accept(AcceptShot& shot) noexcept;
+    Result<void> await_peers(AcceptShot& shot) noexcept;
     void accepted(AcceptShot& shot, const abi::Cqe& done);
     bool take_peer(AcceptShot& shot, int fd);
     void deliver_peers(AcceptShot& shot);

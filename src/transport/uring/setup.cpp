@@ -385,8 +385,24 @@ Result<void> UringPort::watch(SocketListening& listening) noexcept {
         shot.queued = accepting_.push(std::move(one));
         host.poll_again();
     }
-    if (!shot.accept.out) submit_accept(shot);
-    return {};
+    return shot.accept.out ? Result<void>() : await_peers(shot);
+}
+
+// A multishot accept takes peers that another process would serve when this one has just stopped listening: where others listen at the
+// same socket, they are taken one by one.
+Result<void> UringPort::await_peers(AcceptShot& shot) noexcept {
+    if (!shot.listening->handed_over) {
+        submit_accept(shot);
+        return {};
+    }
+    if (shot.polled) return {};
+    const auto watched = SocketPort::watch(*shot.listening);
+    shot.polled = watched.ok();
+    return watched;
+}
+
+void UringPort::handed_over(SocketListening& listening) noexcept {
+    if (listening.shot != nullptr) cancel(name_of_operation(listening.shot, k_accept), listening.shot->accept);
 }
 
 void UringPort::submit_accept(AcceptShot& shot) noexcept {
@@ -403,6 +419,7 @@ void UringPort::unwatch(SocketListening& listening, bool closing) noexcept {
     AcceptShot* const shot = listening.shot;
     if (shot == nullptr) return;
     if (std::exchange(shot->counted, false)) --waiting_;
+    if (std::exchange(shot->polled, false)) SocketPort::unwatch(listening, closing);
     if (!closing) return cancel(name_of_operation(shot, k_accept), shot->accept);
     listening.shot = nullptr;
     shot->listening = nullptr;
@@ -450,7 +467,8 @@ void UringPort::accepted(AcceptShot& shot, const abi::Cqe& done) {
         else if (!shot.early.push(std::move(fd))) ::close(fd);
     }
     // A callback only takes note, so the listener is still there; it may be paused, or wait for descriptors.
-    if (!shot.accept.out && shot.listening->armed) submit_accept(shot);
+    if (shot.accept.out || !shot.listening->armed) return;
+    if (!await_peers(shot)) (void)shot.listening->accept_failed(ENOMEM);
 }
 
 // A multishot accept goes by the limit of descriptors that was in force when it was armed. Beyond today's limit a peer waits, as it would

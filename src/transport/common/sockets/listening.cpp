@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "transport/common/sockets/listening.hpp"
 #include "transport/common/sockets/port.hpp"
@@ -39,6 +41,11 @@ void SocketListening::pause() noexcept {
 void SocketListening::resume() noexcept {
     paused_by_owner = false;
     if (!waiting) arm();
+}
+
+int SocketListening::hand_over() noexcept {
+    if (!std::exchange(handed_over, true)) socket_port().handed_over(*this);
+    return fd;
 }
 
 void SocketListening::close() noexcept {
@@ -130,7 +137,7 @@ void SocketListening::disarm() noexcept {
 
 void SocketListening::remove_file() noexcept {
     struct stat now {};
-    if (path[0] == '\0' || options.unlink == 0) return;
+    if (path[0] == '\0' || options.unlink == 0 || handed_over) return;
     if (::stat(path, &now) == 0 && now.st_dev == device && now.st_ino == inode) ::unlink(path);
 }
 
@@ -225,6 +232,20 @@ Result<Link*> SocketPort::adopt(const Endpoint& endpoint, int fd, const Address&
 
 namespace {
 
+bool is_local(Flavor flavor) noexcept { return flavor == Flavor::unix_stream || flavor == Flavor::unix_message; }
+
+/// Where an endpoint wants to be.
+Error address_of(const Endpoint& at, Flavor flavor, SocketAddress& wanted, Diagnostic& why) noexcept {
+    if (is_local(flavor)) {
+        const auto path = unix_address(at, why);
+        if (path) wanted = *path;
+        return path ? Error() : path.error();
+    }
+    const auto address = literal_address(at, why);
+    if (address) wanted = to_kernel(*address);
+    return address ? Error() : address.error();
+}
+
 Error bind_failed(const Endpoint& at, int error, Step step, Diagnostic& why) noexcept {
     const Error failure = Error::from_errno(error, step);
     char where[200];
@@ -262,14 +283,68 @@ int system_backlog() noexcept {
 
 }  // namespace
 
+namespace {
+
+Error not_that_socket(const Options& options, int error, Diagnostic& why, const char* what) noexcept {
+    std::snprintf(why.text, sizeof why.text, "fd=%d %s%s%s", int(options.descriptor), what, error != 0 ? ": " : "", error != 0 ? std::strerror(error) : "");
+    return Error(Errc::bad_option, Step::listen, Who::local, error);
+}
+
+/// -1 and errno, which else is 0.
+int option_of(int fd, int name) noexcept {
+    int value = -1;
+    socklen_t size = sizeof value;
+    errno = 0;
+    return getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+}
+
+bool same_path(const SocketAddress& bound, const SocketAddress& wanted) noexcept {
+    const char *const is = bound.local.sun_path, *const asked = wanted.local.sun_path;
+    if (asked[0] != '\0') return std::strncmp(is, asked, sizeof bound.local.sun_path) == 0;
+    return bound.size == wanted.size && std::memcmp(is, asked, wanted.size - offsetof(sockaddr_un, sun_path)) == 0;
+}
+
+bool same_place(const SocketAddress& bound, const SocketAddress& wanted, bool anywhere) noexcept {
+    if (wanted.base.sa_family == AF_UNIX) return bound.base.sa_family == AF_UNIX && same_path(bound, wanted);
+    const Address is = from_kernel(bound), asked = from_kernel(wanted);
+    if (is.family == Address::Family::none || (asked.port != 0 && asked.port != is.port)) return false;
+    return anywhere || (is.family == asked.family && std::memcmp(is.bytes, asked.bytes, sizeof is.bytes) == 0);
+}
+
+/// A duplicate of the socket that somebody else has bound; the option's own descriptor is left alone.
+Result<int> inherited_socket(const Endpoint& at, Flavor flavor, const Options& options, SocketAddress& bound, Diagnostic& why) noexcept {
+    const int given = int(options.descriptor);
+    if (option_of(given, SO_ACCEPTCONN) != 1) return not_that_socket(options, errno, why, "is not a listening socket");
+    const int type = flavor == Flavor::unix_message ? SOCK_SEQPACKET : SOCK_STREAM;
+    SocketAddress wanted;
+    if (const Error error = address_of(at, flavor, wanted, why); !error.ok()) return error;
+    bound.size = sizeof bound.storage;
+    const bool is_named = getsockname(given, &bound.base, &bound.size) == 0;
+    if (!is_named || option_of(given, SO_TYPE) != type || !same_place(bound, wanted, at.host() == "*")) {
+        return not_that_socket(options, 0, why, "listens elsewhere than this URL says");
+    }
+    const int fd = ::fcntl(given, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) return bind_failed(at, errno, Step::open, why);
+    const int flags = ::fcntl(fd, F_GETFL);
+    auto applied = apply_options(fd, flavor, bound.base.sa_family == AF_INET6, options, why);
+    if (applied && ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) applied = bind_failed(at, errno, Step::open, why);
+    if (applied) return fd;
+    ::close(fd);
+    return applied.error();
+}
+
+}  // namespace
+
 Result<Listening*> SocketPort::listen(const Endpoint& at, bool shared, Acceptor& acceptor, Diagnostic& why) {
     const bool local = family_of(at) == Flavor::unix_stream;
     const auto options = parse_options(at, family_of(at), why);
     if (!options) return options.error();
     const Flavor flavor = flavor_of(at, *options);
-    if (shared && local) return Errc::not_supported;
+    const bool inherited = options->descriptor >= 0;
+    if (shared && (local || inherited)) return Errc::not_supported;
     SocketAddress bound;
-    const auto opened = open_bound_socket(at, flavor, shared || options->reuse_port, *options, bound, why);
+    const auto opened =
+        inherited ? inherited_socket(at, flavor, *options, bound, why) : open_bound_socket(at, flavor, shared || options->reuse_port, *options, bound, why);
     if (!opened) return opened.error();
     const int fd = *opened;
     const int backlog = options->backlog > 0 ? int(options->backlog) : system_backlog();
@@ -294,9 +369,11 @@ Result<Listening*> SocketPort::listen(const Endpoint& at, bool shared, Acceptor&
     listening->number = from_kernel(bound).port;
     describe_bound(at, listening->number, listening->url_text);
     if (!listening->arm()) {
+        listening->handed_over = inherited;
         listening->close();
         return Errc::out_of_memory;
     }
+    if (inherited) ::close(int(options->descriptor));
     return static_cast<Listening*>(listening);
 }
 
@@ -312,17 +389,9 @@ void describe_bound(const Endpoint& at, std::uint16_t number, std::span<char> te
 }
 
 Result<int> open_bound_socket(const Endpoint& at, Flavor flavor, bool shared, const Options& options, SocketAddress& bound, Diagnostic& why) noexcept {
-    const bool local = flavor == Flavor::unix_stream || flavor == Flavor::unix_message;
+    const bool local = is_local(flavor);
     SocketAddress wanted;
-    if (local) {
-        const auto path = unix_address(at, why);
-        if (!path) return path.error();
-        wanted = *path;
-    } else {
-        const auto address = literal_address(at, why);
-        if (!address) return address.error();
-        wanted = to_kernel(*address);
-    }
+    if (const Error error = address_of(at, flavor, wanted, why); !error.ok()) return error;
     const int type = flavor == Flavor::udp ? SOCK_DGRAM : flavor == Flavor::unix_message ? SOCK_SEQPACKET : SOCK_STREAM;
     int fd = ::socket(wanted.base.sa_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0 && errno == EAFNOSUPPORT && at.host() == "*") {  // no IPv6 here: "*" means all of IPv4

@@ -18,6 +18,7 @@ public:
     std::uint16_t port_number() const noexcept override { return number; }
     void pause() noexcept override;
     void resume() noexcept override;
+    int hand_over() noexcept override;
     void close() noexcept override;
     std::uint32_t ready(std::uint32_t events) override;
 
@@ -38,6 +39,7 @@ public:
     dev_t device = 0;
     ino_t inode = 0;
     bool armed = false;
+    bool handed_over = false;  ///< others listen at the same socket
     bool paused_by_owner = false;
     bool waiting = false;                     // in the port's list, for descriptors or memory
     SocketListening* next_waiting = nullptr;  // of those that wait, or of the closed ones

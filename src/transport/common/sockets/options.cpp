@@ -60,6 +60,7 @@ Result<void> read_tcp(const Endpoint& endpoint, Options& o, Texts& t, Diagnostic
         OptionSpec::text("congestion", t.congestion, 1, 15, "congestion control, e.g. cubic"),
         OptionSpec::flag("zerocopy", o.zero_copy, "large sends by reference (MSG_ZEROCOPY, SEND_ZC)"),
         OptionSpec::flag("reuseport", o.reuse_port, "several listeners on one port (SO_REUSEPORT)"),
+        OptionSpec::integer("fd", o.descriptor, 0, INT32_MAX, "listeners: go on with the listening socket of this number, from systemd or another process"),
     };
     return read_with_engine(endpoint, specs, t, why);
 }
@@ -71,6 +72,7 @@ Result<void> read_unix(const Endpoint& endpoint, Options& o, Texts& t, Diagnosti
         OptionSpec::bytes("rcvbuf", o.receive_buffer_bytes, 0, buffer_most, "kernel receive buffer; 0: the kernel's default"),
         OptionSpec::integer("backlog", o.backlog, 0, 1 << 20, "connections waiting to be accepted; 0: net.core.somaxconn"),
         OptionSpec::integer("unlink", o.unlink, 0, 1, "remove a stale socket file before, and ours after"),
+        OptionSpec::integer("fd", o.descriptor, 0, INT32_MAX, "listeners: go on with the listening socket of this number, from systemd or another process"),
     };
     return read_with_engine(endpoint, specs, t, why);
 }

@@ -21,14 +21,15 @@ struct Options {
     std::int64_t send_buffer_bytes = 0;     ///< 0: the kernel sizes it by itself
     std::int64_t receive_buffer_bytes = 0;
     std::int64_t type_of_service = -1;
-    std::int64_t backlog = 0;     ///< 0: net.core.somaxconn
-    char congestion[16] = {};     ///< empty: the system's default
-    bool zero_copy = false;       ///< MSG_ZEROCOPY for large sends, given up when the kernel copies anyway
-    bool message_mode = false;    ///< unix: mode=msg
-    bool reuse_port = false;      ///< several sockets on one address (SO_REUSEPORT)
-    std::int64_t unlink = 1;      ///< unix: remove a stale socket file before bind, and ours after
-    bool segmentation = true;     ///< udp: GSO and GRO where the kernel has them
-    Address multicast_interface;  ///< udp: multicast leaves by the interface that has this address; none: by its route
+    std::int64_t backlog = 0;      ///< 0: net.core.somaxconn
+    char congestion[16] = {};      ///< empty: the system's default
+    bool zero_copy = false;        ///< MSG_ZEROCOPY for large sends, given up when the kernel copies anyway
+    bool message_mode = false;     ///< unix: mode=msg
+    bool reuse_port = false;       ///< several sockets on one address (SO_REUSEPORT)
+    std::int64_t descriptor = -1;  ///< listeners: of a socket that listens already
+    std::int64_t unlink = 1;       ///< unix: remove a stale socket file before bind, and ours after
+    bool segmentation = true;      ///< udp: GSO and GRO where the kernel has them
+    Address multicast_interface;   ///< udp: multicast leaves by the interface that has this address; none: by its route
     std::int64_t multicast_ttl = -1;
     bool multicast_loop = true;
     bool broadcast = false;

@@ -115,6 +115,8 @@ public:
     virtual Result<void> watch(SocketLink& link, std::uint32_t events) noexcept;
     virtual Result<void> watch(SocketListening& listening) noexcept;
     virtual void unwatch(SocketListening& listening, bool closing) noexcept;
+    /// Others listen there, too: the kernel may no longer take peers on its own account.
+    virtual void handed_over(SocketListening&) noexcept {}
 
     Host& host;
     Sleeper& sleeper;
