@@ -51,7 +51,13 @@ def faults_of(rows, known):
                 yield f"row {number} names {test}, which does not exist"
 
 
-def page_of(rows):
+def runs_of(runs):
+    lines = ["", "## The last long runs", "", "What takes too long for every change, and what came of it when it was last run.", "",
+             "| What | Command | Result | Commit | Date |", "|---|---|---|---|---|"]
+    return lines + [f"| {run['what']} | `{run['command']}` | {run['result']} | {run['commit']} | {run['date']} |" for run in runs]
+
+
+def page_of(rows, runs):
     lines = ["| # | Fault | Promise | Tests | Not proven |", "|---|---|---|---|---|"]
     for number, row in enumerate(rows, 1):
         tests = "<br>".join(f"`{test}`" for test in row.get("tests", [])) or "–"
@@ -59,11 +65,12 @@ def page_of(rows):
     proven = sum("open" not in row for row in rows)
     partly = sum("open" in row and bool(row.get("tests")) for row in rows)
     lines += ["", f"{proven} rows are proven, {partly} in part, {len(rows) - proven - partly} wait for what does not exist yet or has no test."]
-    return HEAD + "\n".join(lines) + "\n"
+    return HEAD + "\n".join(lines + runs_of(runs)) + "\n"
 
 
 def main():
-    rows = tomllib.loads((ROOT / "docs/reliability.toml").read_text(encoding="utf-8"))["row"]
+    table = tomllib.loads((ROOT / "docs/reliability.toml").read_text(encoding="utf-8"))
+    rows = table["row"]
     known = known_tests()
     planted = [{"tests": ["NoSuchSuite.NoSuchTest"]}] + [{}] * (ROWS - 1)
     if len(list(faults_of(planted, known))) != ROWS:
@@ -73,11 +80,11 @@ def main():
         sys.exit("reliability: " + "\n".join(faults))
     page = ROOT / "docs/reliability.md"
     if sys.argv[1:] == ["--check"]:
-        if not page.exists() or page.read_text(encoding="utf-8") != page_of(rows):
+        if not page.exists() or page.read_text(encoding="utf-8") != page_of(rows, table["run"]):
             sys.exit("reliability: docs/reliability.md is not what scripts/reliability.py makes: run it")
         print("1 passed, 0 failed, 0 skipped")
     else:
-        page.write_text(page_of(rows), encoding="utf-8")
+        page.write_text(page_of(rows, table["run"]), encoding="utf-8")
 
 
 main()

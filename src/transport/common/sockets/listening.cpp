@@ -281,10 +281,6 @@ int system_backlog() noexcept {
     return value;
 }
 
-}  // namespace
-
-namespace {
-
 Error not_that_socket(const Options& options, int error, Diagnostic& why, const char* what) noexcept {
     std::snprintf(why.text, sizeof why.text, "fd=%d %s%s%s", int(options.descriptor), what, error != 0 ? ": " : "", error != 0 ? std::strerror(error) : "");
     return Error(Errc::bad_option, Step::listen, Who::local, error);
