@@ -59,9 +59,10 @@ private:
         }
         void on_close(Connection&, Error) {
             --all->open;
-            if (answer.size() == 3) ++all->answers_[answer];
+            const bool answered = answer.size() == 3;
+            if (answered) ++all->answers_[answer];
             else ++all->failed;
-            if (!all->stopped_) all->ask();
+            if (answered && !all->stopped_) all->ask();
         }
     };
     void ask() {
