@@ -2,7 +2,6 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -14,6 +13,7 @@
 
 #include "support/helper.hpp"
 #include "support/leave.hpp"
+#include "support/sockets.hpp"
 #include "support/world.hpp"
 
 namespace evpl::test {
@@ -189,8 +189,7 @@ TEST_F(UringTest, WakesTheLoopThatItIsNestedIn) {
         const auto host_until = [&](auto done) {
             const Stopwatch watch;
             while (!done() && watch.elapsed() < 5_s) {
-                pollfd waiting{fd, POLLIN, 0};
-                EXPECT_EQ(::poll(&waiting, 1, 5000), 1) << "nobody woke the host";
+                EXPECT_TRUE(wait_ready(fd, POLLIN, 5000)) << "nobody woke the host";
                 world.loop().run_once(0_s);
             }
             return done();
@@ -203,8 +202,7 @@ TEST_F(UringTest, WakesTheLoopThatItIsNestedIn) {
         world.loop().run_once(0_s);
         ASSERT_TRUE(host_until([&] { return client.received == "back"; }));
         std::thread([loop = world.loop().ref()] { loop.post([] {}); }).join();
-        pollfd waiting{fd, POLLIN, 0};
-        EXPECT_EQ(::poll(&waiting, 1, 5000), 1) << "a post wakes the host";
+        EXPECT_TRUE(wait_ready(fd, POLLIN, 5000)) << "a post wakes the host";
     }
 }
 

@@ -79,7 +79,10 @@ inline Fd plain_dial(std::uint16_t port, int type = SOCK_STREAM, int flags = 0) 
 
 inline bool wait_ready(int fd, short events, int timeout_ms) {
     pollfd entry{fd, events, 0};
-    return ::poll(&entry, 1, timeout_ms) == 1 && (entry.revents & events) != 0;
+    int ready = -1;
+    do ready = ::poll(&entry, 1, timeout_ms);
+    while (ready < 0 && errno == EINTR);  // as when a ring of an earlier test ends
+    return ready == 1 && (entry.revents & events) != 0;
 }
 
 /// A port of 127.0.0.1 on which nobody listens.
