@@ -178,12 +178,18 @@ if(evpl_gcc AND NOT EVPL_SANITIZE AND NOT EVPL_COVERAGE)
   include(EvplRace)
 endif()
 
+# What was added to the code in this build, for scripts that count or time it.
+set(evpl_added "${EVPL_SANITIZE}")
+if(EVPL_COVERAGE)
+  set(evpl_added coverage)
+endif()
+
 # tests/<folder>/*_test.{py,sh} run as they are. Exit code 77 and a line "SKIP: <reason>" mean: not possible here.
 function(evpl_add_script_test test)
   cmake_parse_arguments(arg "SERIAL" "TIMEOUT" "COMMAND;LABELS" ${ARGN})
   add_test(NAME ${test} COMMAND ${arg_COMMAND} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${test} PROPERTIES SKIP_RETURN_CODE 77 LABELS "${arg_LABELS}" ENVIRONMENT
-    "EVPL_COMMAND=${PROJECT_BINARY_DIR}/bin/evpl;EVPL_BUILD=${PROJECT_BINARY_DIR};EVPL_SANITIZE=${EVPL_SANITIZE}")
+    "EVPL_COMMAND=${PROJECT_BINARY_DIR}/bin/evpl;EVPL_BUILD=${PROJECT_BINARY_DIR};EVPL_SANITIZE=${evpl_added}")
   evpl_set_timeout(${test} ${arg_TIMEOUT})
   if(arg_SERIAL)
     set_tests_properties(${test} PROPERTIES RUN_SERIAL ON)

@@ -87,6 +87,8 @@ class Container(unittest.TestCase):
                              text=True, check=False, timeout=120, cwd="/")
         if run.returncode == 77 or "unshare failed" in run.stderr:
             self.skipTest((run.stdout or run.stderr).strip())
+        # A build that counts lines cannot leave its counts there, and says so.
+        run.stderr = "".join(line for line in run.stderr.splitlines(keepends=True) if not line.startswith("profiling:"))
         return run
 
     def test_the_container_is_as_strict_as_it_says(self):

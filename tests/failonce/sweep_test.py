@@ -63,8 +63,9 @@ ABOUT = {
     "pool": {"memory", "pthread_create", "socket", "bind", "listen", "accept4", "epoll_create1"},
     "coroutines": {"memory", "mmap", "epoll_create1", "eventfd"},
 }
-# How often these are called depends on when the kernel has something to tell, and on threads: their first turn comes, of those that come in every run.
-TIMED = {"epoll_wait", "epoll_pwait2", "accept4", "recv", "recvmsg", "recvmmsg", "send", "sendmsg", "sendmmsg"}
+# How often these are called depends on when the kernel has something to tell, on how long memory was idle, and on threads: their first turn comes,
+# of those that come in every run.
+TIMED = {"epoll_wait", "epoll_pwait2", "accept4", "recv", "recvmsg", "recvmmsg", "send", "sendmsg", "sendmmsg", "madvise"}
 RACY = {"pool"}
 # Forbidden for good: system calls, by the errors of a filter, an old kernel or a limit.
 DENIED = {
