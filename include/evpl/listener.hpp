@@ -45,7 +45,8 @@ public:
     ListenerMetrics metrics() const noexcept;
     /// The descriptor of its socket, for another process that shall listen on: by exec, or over a Unix connection
     /// (Connection::send_descriptor); there `?fd=` names it (docs/guide.md). It stays the library's, open until close(). From the first call
-    /// on close() leaves what the kernel has queued, and the file of a Unix socket, to the other process (`uring`: not in the same turn).
+    /// on close() leaves what the kernel has queued, and the file of a Unix socket, to the other process; only what `uring` took by then, while paused
+    /// or in the same turn, is reset.
     /// -1: it has no socket of the kernel's, or two (a device's beside the kernel's), or is closed. Costs nothing worth counting.
     int hand_over() noexcept;
     /// Stops accepting; its connections stay. What the kernel has queued is refused. A second call does nothing.

@@ -110,7 +110,7 @@ public:
     }
 
     /// Listens on every thread (see Spread). `factory(Connection&)` runs on the accepting threads, concurrently.
-    /// Errors: as evpl::listen().
+    /// Errors: as evpl::listen(), not_supported (Spread::share_port with `?fd=`, which is one socket).
     template <class F>
     Result<PoolListener> listen(std::string_view url, F factory, Spread spread = Spread::automatic) {
         Source source{&factory, [](void* f) { return detail::factory_of<HandlerTable, Connection>(F(*static_cast<F*>(f))); }};

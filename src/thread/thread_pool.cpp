@@ -191,6 +191,12 @@ void url_with_port(std::string_view url, std::uint16_t port, char* out, std::siz
                   parsed->host().data(), bracket ? "]" : "", port, parsed->query().empty() ? "" : "?", int(parsed->query().size()), parsed->query().data());
 }
 
+/// It names one socket, which is there already.
+bool takes_over(std::string_view url) noexcept {
+    const auto parsed = Endpoint::parse(url);
+    return parsed && parsed->option("fd").data() != nullptr;
+}
+
 enum class Plan { share, hand_out, first_only };
 
 Plan plan_of(std::string_view url, Spread spread, std::uint32_t threads) noexcept {
@@ -199,9 +205,8 @@ Plan plan_of(std::string_view url, Spread spread, std::uint32_t threads) noexcep
     const auto choice = parsed ? transport::choose(*parsed, why) : Result<transport::Choice>(Errc::bad_endpoint);
     if (!choice || threads == 1) return Plan::first_only;
     const std::string_view wire = choice->scheme->wire;
-    const bool inherited = parsed->option("fd").data() != nullptr;
-    if (spread == Spread::share_port && !inherited) return Plan::share;
-    if (spread == Spread::hand_out || inherited) return Plan::hand_out;
+    if (spread == Spread::share_port) return Plan::share;
+    if (spread == Spread::hand_out || takes_over(url)) return Plan::hand_out;
     return wire == "tcp" ? Plan::share : wire == "unix" ? Plan::hand_out : Plan::first_only;
 }
 
@@ -219,6 +224,11 @@ Result<PoolListener> ThreadPool::listen_source(std::string_view url, Source sour
     listener.state_ = made;
     made->pool = this;
     const Plan plan = plan_of(url, spread, size());
+    if (plan == Plan::share && takes_over(url)) {
+        std::snprintf(state_->failure, sizeof state_->failure, "%.*s: fd= is one socket, which threads do not share by its port: Spread::hand_out",
+                      int(url.size()), url.data());
+        return Error(Errc::not_supported, Step::listen);
+    }
     const std::uint32_t count = plan == Plan::first_only ? 1 : size();
     try {
         made->of_thread.resize(size());

@@ -246,13 +246,12 @@ TEST_P(EndpointTest, TellsWhatIsWrongWithAnEndpoint) {
     };
     World world{GetParam()};
     const std::string good = fresh_url(GetParam());
-    const std::string joint = good.find('?') == good.npos ? "?" : "&";
     const std::pair<std::string, Errc> cases[] = {
         {"", Errc::bad_endpoint},
         {"no scheme at all", Errc::bad_endpoint},
         {std::string(GetParam().scheme) + "://", Errc::bad_endpoint},
         {"nonsense://127.0.0.1:80", Errc::unknown_scheme},
-        {good + joint + "no_such_option=1", Errc::unknown_option},
+        {with_option(good, "no_such_option=1"), Errc::unknown_option},
     };
     for (const auto& [url, code] : cases) {
         SCOPED_TRACE(url);

@@ -112,7 +112,9 @@ TEST_P(PoolTest, HandsItsSocketOver) {
     const int fd = old->hand_over();
     ASSERT_GE(fd, 0);
     const int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    const std::string inherited = where + (where.find('?') == where.npos ? "?" : "&") + "fd=" + std::to_string(duplicate);
+    const std::string inherited = with_option(where, "fd=" + std::to_string(duplicate));
+    EXPECT_EQ(pool.listen(inherited, session, Spread::share_port).error(), Errc::not_supported);
+    EXPECT_GE(fcntl(duplicate, F_GETFD), 0) << "it is still ours";
     auto next = pool.listen(inherited, session);
     ASSERT_TRUE(next.ok()) << pool.last_failure();
     old->close();

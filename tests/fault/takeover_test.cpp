@@ -5,6 +5,7 @@
 #include <string>
 
 #include "support/helper.hpp"
+#include "support/limits.hpp"
 #include "support/world.hpp"
 
 namespace evpl::test {
@@ -20,7 +21,7 @@ struct Answer {
     void on_end(Connection& c) { c.close(); }
 };
 
-std::string with_descriptor(const std::string& url, int fd) { return url + (url.find('?') == url.npos ? "?" : "&") + "fd=" + std::to_string(fd); }
+std::string with_descriptor(const std::string& url, int fd) { return with_option(url, "fd=" + std::to_string(fd)); }
 
 /// Listens at the URL until its input ends.
 int new_process_main(const std::vector<std::string>& arguments) {
@@ -148,6 +149,21 @@ TEST(InheritedSocketTest, RefusesAnotherSocket) {
     refused("unix:///tmp/evpl-takeover", listening.get(), "listens elsewhere");
     for (const Fd* fd : {&listening, &other, &deaf}) EXPECT_GE(fcntl(fd->get(), F_GETFD), 0);
     EXPECT_EQ(fcntl(listening.get(), F_GETFL) & O_NONBLOCK, 0) << "nothing was changed";
+}
+
+// Goal: whatever goes wrong after the socket was found to be the right one has a name, and leaves it with the caller, listening.
+TEST(InheritedSocketTest, StaysTheCallersAfterAnError) {
+    const Fd listening = plain_socket(SOCK_STREAM, 5);
+    const std::string url = with_descriptor("tcp://127.0.0.1:0", listening.get());
+    Loop loop(World::quiet());
+    EXPECT_EQ(evpl::listen<Answer>(loop, url + "&congestion=nosuch", "new").error(), Errc::bad_option);
+    {
+        const FileLimit none{limit_with_room(0)};
+        EXPECT_EQ(evpl::listen<Answer>(loop, url, "new").error(), Errc::too_many_files);
+    }
+    EXPECT_TRUE(plain_dial(port_of(listening.get())));
+    const auto listener = evpl::listen<Answer>(loop, with_descriptor("tcp://127.0.0.1:0", fcntl(listening.get(), F_DUPFD_CLOEXEC, 0)), "new");
+    EXPECT_TRUE(listener.ok()) << loop.last_failure();
 }
 
 // Goal: what was taken over belongs to the library: it is closed with the listener, and not twice.

@@ -119,6 +119,8 @@ inline const std::string& scratch_directory() {
     return directory.path;
 }
 
+inline std::string with_option(const std::string& url, std::string_view option) { return url + (url.find('?') == url.npos ? "?" : "&") + std::string(option); }
+
 /// A fresh endpoint to listen at. `query`: more options, "a=1&b=2".
 inline std::string fresh_url(const Row& row, std::string_view query = {}) {
     static std::atomic<unsigned> next{0};
@@ -129,8 +131,7 @@ inline std::string fresh_url(const Row& row, std::string_view query = {}) {
         else if (c == '$') url += std::getenv("EVPL_TEST_RDMA_ADDRESS");
         else url += c;
     }
-    if (!query.empty()) url += (url.find('?') == url.npos ? "?" : "&") + std::string(query);
-    return url;
+    return query.empty() ? url : with_option(url, query);
 }
 
 /// Where to connect to for a listener that was opened at `asked` and is bound at `bound`: the options come from
