@@ -3,8 +3,10 @@
 // Fuzzing where there is no libFuzzer: mutations of a corpus, without knowing which lines they reach. A child process plays them; its parent sees
 // it break, stand still or grow, and keeps the input that did it. An input follows from the corpus, the seed and its number alone.
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,7 +23,6 @@
 #include <new>
 #include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "transport/sim/random.hpp"
@@ -153,6 +154,13 @@ private:
 
     /// Until the child has ended: why that is a failure, or nothing.
     std::string watch(pid_t child) const {
+        const int descriptor = int(syscall(SYS_pidfd_open, child, 0));
+        pollfd ended{descriptor, POLLIN, 0};  // without a descriptor, time passes
+        const std::string why = watch(child, ended);
+        if (descriptor >= 0) ::close(descriptor);
+        return why;
+    }
+    std::string watch(pid_t child, pollfd& ended) const {
         std::string why;
         std::uint64_t last = 0;
         auto moved = std::chrono::steady_clock::now();
@@ -167,7 +175,7 @@ private:
             if (now - moved > still_max) why = "did not end";
             if (resident_bytes(child) > resident_bytes_max) why = "took more than 2 GiB of memory";
             if (!why.empty()) kill(child, SIGKILL);
-            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+            ::poll(&ended, 1, 100);
         }
     }
 
