@@ -80,7 +80,8 @@ TEST(HugePagesTest, UsesNormalPagesWithoutFreeHugeOnes) {
 
 TEST(HugePagesTest, UsesHugePagesWhileThereAreAny) {
     const HugePages pages(2);
-    if (HugePages::free_now() < 1) GTEST_SKIP() << "no huge page could be had (needs root and 2 MiB of unbroken memory)";
+    const long all = HugePages::all();
+    if (HugePages::free_now() < 1 || all < 1) GTEST_SKIP() << "no huge page could be had (needs root and 2 MiB of unbroken memory)";
     const MemoryUse before = memory_use();
     const long kb_before = own_huge_kb();
     HugeSlabs slabs;
@@ -95,7 +96,7 @@ TEST(HugePagesTest, UsesHugePagesWhileThereAreAny) {
     huge->base[slab_bytes - 1] = std::byte{1};
     EXPECT_EQ(own_huge_kb(), kb_before + long(slab_bytes >> 10));
     std::vector<Slab*> more;
-    for (long i = 0; i < HugePages::all(); ++i) more.push_back(take());  // one more than there are
+    for (long i = 0; i < all; ++i) more.push_back(take());  // one more than there are
     EXPECT_FALSE(more.back()->huge) << "falls back to normal pages";
     more.back()->base[slab_bytes - 1] = std::byte{1};
     for (Slab* slab : more) SlabStore::instance().give_back(slab);
